@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package specs
+
+// Hook is an attach point, written as libbpf writes ELF section names:
+// "cgroup/connect4", "tcx/ingress", "xdp".
+type Hook string
+
+// TargetKind is the kind of kernel object that a hook belongs to.
+type TargetKind string
+
+// The kinds of targets.
+const (
+	TargetCgroup    TargetKind = "cgroup"
+	TargetInterface TargetKind = "interface"
+	TargetNetns     TargetKind = "netns"
+)
+
+// The hooks of interfaces and network namespaces.
+const (
+	HookTCXIngress    Hook = "tcx/ingress"    // kernel 6.6
+	HookTCXEgress     Hook = "tcx/egress"     // kernel 6.6
+	HookXDP           Hook = "xdp"            // link: kernel 5.9
+	HookNetfilter     Hook = "netfilter"      // kernel 6.4
+	HookSKLookup      Hook = "sk_lookup"      // kernel 5.9
+	HookFlowDissector Hook = "flow_dissector" // link: kernel 5.7
+)
+
+// cgroupHooks are all cgroup attach points with a link, kernel 5.7 if not said otherwise.
+var cgroupHooks = []Hook{
+	"cgroup_skb/ingress", "cgroup_skb/egress",
+	"cgroup/sock_create", "cgroup/sock_release",
+	"cgroup/bind4", "cgroup/bind6", "cgroup/post_bind4", "cgroup/post_bind6",
+	"cgroup/connect4", "cgroup/connect6", "cgroup/connect_unix",
+	"cgroup/sendmsg4", "cgroup/sendmsg6", "cgroup/sendmsg_unix",
+	"cgroup/recvmsg4", "cgroup/recvmsg6", "cgroup/recvmsg_unix",
+	"cgroup/getpeername4", "cgroup/getpeername6", "cgroup/getpeername_unix",
+	"cgroup/getsockname4", "cgroup/getsockname6", "cgroup/getsockname_unix",
+	"cgroup/getsockopt", "cgroup/setsockopt",
+	"cgroup/dev", "cgroup/sysctl", "sockops", "lsm_cgroup",
+}
+
+// Hooks lists every hook that linkpin attaches to.
+func Hooks() []Hook {
+	return append(append([]Hook(nil), cgroupHooks...),
+		HookTCXIngress, HookTCXEgress, HookXDP, HookNetfilter, HookSKLookup, HookFlowDissector)
+}
+
+// Target returns the kind of target that h is attached to, or "" if h is not a hook.
+func (h Hook) Target() TargetKind {
+	switch h {
+	case HookTCXIngress, HookTCXEgress, HookXDP:
+		return TargetInterface
+	case HookNetfilter, HookSKLookup, HookFlowDissector:
+		return TargetNetns
+	}
+	for _, c := range cgroupHooks {
+		if c == h {
+			return TargetCgroup
+		}
+	}
+	return ""
+}
+
+// OnError says what happens to a container whose policy can't be attached.
+type OnError string
+
+// Deny keeps the container from starting; Allow lets it start and logs the error.
+const (
+	Deny  OnError = "deny"
+	Allow OnError = "allow"
+)
+
+// Scope says who shares the maps and programs of a policy.
+type Scope string
+
+// The scopes. Only ScopeContainer is supported yet.
+const (
+	ScopeContainer Scope = "container"
+	ScopePod       Scope = "pod"
+	ScopeNode      Scope = "node"
+)
+
+// Teardown says what becomes of links that are still live when their container ends.
+type Teardown string
+
+// Drain leaves them to the kernel; Detach takes them off at once.
+const (
+	Drain  Teardown = "drain"
+	Detach Teardown = "detach"
+)
+
+// Side is the end of an interface that a program is attached to.
+type Side string
+
+// The sides. SideAuto is what is stored for an attachment that gives only a
+// direction: the host-side peer where there is one and it sees that direction,
+// else the container's own interface.
+const (
+	SideAuto      Side = ""
+	SideHost      Side = "host"
+	SideContainer Side = "container"
+)
+
+// Direction is that of packets, seen from the container.
+type Direction string
+
+// The directions.
+const (
+	ToContainer   Direction = "to-container"
+	FromContainer Direction = "from-container"
+)
+
+// XDPMode is where an XDP program runs.
+type XDPMode string
+
+// The modes. XDPAuto tries the driver first and falls back to generic mode; the
+// record shows which it was.
+const (
+	XDPAuto    XDPMode = "auto"
+	XDPNative  XDPMode = "native"
+	XDPGeneric XDPMode = "generic"
+)

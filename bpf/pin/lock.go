@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package pin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/linkpin/linkpin/specs/fault"
+)
+
+// LockTimeout is how long Lock waits at most if its context has no deadline.
+const LockTimeout = 5 * time.Second
+
+// Waiting is polling: a blocking flock can't be given up. The pauses double
+// between these two.
+const (
+	minLockPause = time.Millisecond
+	maxLockPause = 20 * time.Millisecond
+)
+
+// Lock is the exclusive right to change one owner, among processes and among
+// goroutines. It ends with Release or with the process.
+type Lock struct {
+	root  *Root
+	owner Owner
+	fd    int // the owner's directory
+}
+
+// Lock locks an owner, making its directory if there is none. It waits until the
+// deadline of ctx; then the error is a *fault.Error that wraps ErrDeadline and
+// names the process that holds the lock. If ctx is cancelled, the error wraps its
+// cause. The caller must Release the lock.
+func (r *Root) Lock(ctx context.Context, o Owner) (*Lock, error) {
+	if err := o.check(); err != nil {
+		return nil, err
+	}
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, LockTimeout)
+		defer cancel()
+	}
+	fd, err := r.waitForDir(ctx, o.path(), o.String())
+	if err != nil {
+		return nil, err
+	}
+	return r.hold(o, fd), nil
+}
+
+// TryLock locks an owner that has a directory. It never waits and never makes
+// one: the errors are ErrBusy and ErrNotExist.
+func (r *Root) TryLock(o Owner) (*Lock, error) {
+	if err := o.check(); err != nil {
+		return nil, err
+	}
+	fd, err := r.tryDir(o.path())
+	if err != nil {
+		return nil, r.pathError("lock", o.path(), err)
+	}
+	return r.hold(o, fd), nil
+}
+
+func (r *Root) hold(o Owner, fd int) *Lock {
+	l := &Lock{root: r, owner: o, fd: fd}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.held[o] = l
+	return l
+}
+
+// holding returns the lock that r holds on o, or an error that wraps ErrNotLocked.
+func (r *Root) holding(o Owner) (*Lock, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if l := r.held[o]; l != nil {
+		return l, nil
+	}
+	return nil, r.pathError("change", o.path(), ErrNotLocked)
+}
+
+// waitForDir makes and locks the directory at path, until the deadline of ctx.
+func (r *Root) waitForDir(ctx context.Context, path, object string) (int, error) {
+	start := time.Now()
+	pause := minLockPause
+	for {
+		if err := mkdir(r.fd, path); err != nil {
+			return -1, r.pathError("mkdir", path, err)
+		}
+		fd, err := r.tryDir(path)
+		switch {
+		case err == nil:
+			return fd, nil
+		case errors.Is(err, unix.ENOENT): // removed since; make it again at once
+			pause = 0
+		case !errors.Is(err, ErrBusy):
+			return -1, r.pathError("lock", path, err)
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return -1, r.waitFault(ctx, path, object, time.Since(start))
+		}
+		pause = min(max(2*pause, minLockPause), maxLockPause)
+	}
+}
+
+// tryDir opens and locks the directory at path without waiting. The lock counts
+// only if the directory is still the one at path afterwards: its last holder may
+// have removed it, and somebody may have made another one. The errors are ErrBusy
+// and those of system calls, ENOENT above all.
+func (r *Root) tryDir(path string) (int, error) {
+	fd, err := openDir(r.fd, path)
+	if err != nil {
+		return -1, err
+	}
+	if err := tryFlock(fd); err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	ok, err := same(fd, r.fd, path)
+	if err == nil && !ok {
+		err = unix.ENOENT
+	}
+	if err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+func (r *Root) waitFault(ctx context.Context, path, object string, waited time.Duration) error {
+	if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return fmt.Errorf("waiting for the lock of %s: %w", object, context.Cause(ctx))
+	}
+	cause := fmt.Errorf("%w for %v", ErrDeadline, waited.Round(time.Millisecond))
+	remedy := "wait until it is done, then try again"
+	if holder := r.holder(path); holder != "" {
+		cause = fmt.Errorf("%w: %s", cause, holder)
+		remedy = "if that process is stopped, continue or end it, then try again"
+	}
+	return fault.New(object, cause, remedy)
+}
+
+// Owner returns what l locks.
+func (l *Lock) Owner() Owner { return l.owner }
+
+// Release gives the lock back. Before that it removes what is left empty: the
+// directories between owner and entries, and the owner's own. Those who wait for
+// the lock notice and start over. Releasing again does nothing.
+func (l *Lock) Release() error {
+	if l.fd < 0 {
+		return nil
+	}
+	r := l.root
+	var errs []error
+	if ok, err := same(l.fd, r.fd, l.owner.path()); err != nil || !ok {
+		// Not ours to tidy: somebody removed the directory by hand.
+		errs = append(errs, r.pathError("release", l.owner.path(), err))
+	} else {
+		errs = append(errs, l.prune())
+	}
+	r.mu.Lock()
+	if r.held[l.owner] == l {
+		delete(r.held, l.owner)
+	}
+	r.mu.Unlock()
+	unix.Close(l.fd)
+	l.fd = -1
+	return errors.Join(errs...)
+}
+
+// prune removes the empty directories of an owner.
+func (l *Lock) prune() error {
+	if l.owner.IsSandbox() {
+		if err := l.pruneSandbox(); err != nil {
+			return l.root.pathError("tidy", l.owner.path(), err)
+		}
+	}
+	return l.root.pathError("rmdir", l.owner.path(), rmdir(l.root.fd, l.owner.path()))
+}
+
+func (l *Lock) pruneSandbox() error {
+	names, err := listDir(l.fd, ".")
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if name == hookDir || isNetwork(name) {
+			ifnames, err := listDir(l.fd, name)
+			if err != nil {
+				return err
+			}
+			for _, ifname := range ifnames {
+				if err := rmdir(l.fd, name+"/"+ifname); err != nil {
+					return err
+				}
+			}
+		}
+		if err := rmdir(l.fd, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package pin
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/linkpin/linkpin/specs/fault"
+)
+
+func TestLockExcludes(t *testing.T) {
+	r := newRoot(t)
+	var inside, worst atomic.Int32
+	var wg sync.WaitGroup
+	for range 64 {
+		wg.Go(func() {
+			l, err := r.Lock(t.Context(), childOwner)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if n := inside.Add(1); n > 1 {
+				worst.Store(n)
+			}
+			time.Sleep(100 * time.Microsecond)
+			inside.Add(-1)
+			if err := l.Release(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if n := worst.Load(); n != 0 {
+		t.Errorf("%d had the lock at once", n)
+	}
+	wantTree(t, r)
+}
+
+func TestLocksOfOthersDoNotMatter(t *testing.T) {
+	r := newRoot(t)
+	k := ContainerKey("a", "/a")
+	lock(t, r, Container(k))
+	lock(t, r, Sandbox(k))
+	lock(t, r, Container(ContainerKey("a", "/b")))
+}
+
+func TestLockMeetsItsDeadline(t *testing.T) {
+	r := newRoot(t)
+	cmd, _ := startChild(t, "lock", filepath.Dir(filepath.Dir(r.Path())))
+	if err := cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	start := time.Now()
+	_, err := r.Lock(ctx, childOwner)
+	wantError(t, err, ErrDeadline)
+	if d := time.Since(start); d < 200*time.Millisecond || d > 2*time.Second {
+		t.Errorf("gave up after %v", d)
+	}
+	var f *fault.Error
+	if !errors.As(err, &f) || f.Object != "container web" || !strings.Contains(err.Error(), "pid "+strconv.Itoa(cmd.Process.Pid)) {
+		t.Errorf("error %v does not name the container and the process that holds the lock", err)
+	}
+	_, err = r.TryLock(childOwner)
+	wantError(t, err, ErrBusy)
+
+	// A process that dies gives everything back.
+	cmd.Process.Kill()
+	release(t, lock(t, r, childOwner))
+	wantTree(t, r)
+}
+
+func TestLockIsGivenUpOnCancel(t *testing.T) {
+	r := newRoot(t)
+	lock(t, r, childOwner)
+	cause := errors.New("SIGTERM")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	time.AfterFunc(20*time.Millisecond, func() { cancel(cause) })
+	_, err := r.Lock(ctx, childOwner)
+	wantError(t, err, cause)
+	if errors.Is(err, ErrDeadline) {
+		t.Errorf("cancelled, not late: %v", err)
+	}
+}
+
+// What was locked must be what is at the path when the lock is got.
+func TestLockIsCheckedAgain(t *testing.T) {
+	for name, change := range map[string]func(t *testing.T, path string){
+		"removed":  func(t *testing.T, path string) { must(t, os.Remove(path)) },
+		"replaced": func(t *testing.T, path string) { must(t, os.Remove(path)); must(t, os.Mkdir(path, 0o700)) },
+		"moved":    func(t *testing.T, path string) { must(t, os.Rename(path, path+"-old")) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRoot(t)
+			first := lock(t, r, childOwner)
+			var l *Lock
+			done := make(chan error)
+			go func() {
+				var err error
+				l, err = r.Lock(t.Context(), childOwner)
+				done <- err
+			}()
+			time.Sleep(10 * time.Millisecond) // it waits now
+			path := filepath.Join(r.Path(), childOwner.path())
+			change(t, path)
+			// It must get what is there now, whether or not the first lock lasts.
+			if err := first.Release(); err != nil {
+				t.Error(err)
+			}
+			if err := <-done; err != nil {
+				t.Fatal(err)
+			}
+			if ok, err := same(l.fd, r.fd, childOwner.path()); err != nil || !ok {
+				t.Fatalf("the lock is not on the directory at the path: %v", err)
+			}
+			if err := stage(t, r, "p").Publish(ContainerEntry(childOwner.Key(), "p")); err != nil {
+				t.Error(err)
+			}
+			release(t, l)
+		})
+	}
+}
+
+// tryDir must not report a lock on a directory that is gone, at whatever moment it
+// went. The holder removes it before it unlocks, so this hits the gap often.
+func TestReleaseRacesWithLock(t *testing.T) {
+	r := newRoot(t)
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 200 {
+				l, err := r.Lock(t.Context(), childOwner)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if ok, err := same(l.fd, r.fd, childOwner.path()); err != nil || !ok {
+					t.Errorf("locked a directory that is not there: %v", err)
+				}
+				if err := l.Release(); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	wantTree(t, r)
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+func TestReleaseOfWhatWasReplacedLeavesTheOther(t *testing.T) {
+	r := newRoot(t)
+	first := lock(t, r, childOwner)
+	must(t, os.Remove(filepath.Join(r.Path(), childOwner.path())))
+	second := lock(t, r, childOwner)
+	release(t, first)
+	if err := stage(t, r, "p").Publish(ContainerEntry(childOwner.Key(), "p")); err != nil {
+		t.Errorf("the second lock does not count any more: %v", err)
+	}
+	release(t, second)
+}
+
+func TestTryLock(t *testing.T) {
+	r := newRoot(t)
+	_, err := r.TryLock(childOwner)
+	wantError(t, err, ErrNotExist)
+	wantTree(t, r) // it must not make the directory
+	publish(t, r, ContainerEntry(childOwner.Key(), "p"))
+	l, err := r.TryLock(childOwner)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = r.TryLock(childOwner)
+	wantError(t, err, ErrBusy)
+	release(t, l)
+	release(t, l) // nothing
+	l, err = r.TryLock(childOwner)
+	if err != nil {
+		t.Fatal(err)
+	}
+	release(t, l)
+}
+
+func TestReleaseTidies(t *testing.T) {
+	r := newRoot(t)
+	s := SandboxKey("4f")
+	a, b := InterfaceEntry(s, "n", "eth0", "p"), HookInterfaceEntry(s, "eth1", "p")
+	publish(t, r, a)
+	publish(t, r, b)
+	l := lock(t, r, Sandbox(s))
+	must(t, r.AddMember(s, "c"))
+	for _, p := range []Place{a, b} {
+		if err := entry(t, r, p).Remove(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	release(t, l)
+	wantTree(t, r, "sandboxes/4f", "sandboxes/4f/members", "sandboxes/4f/members/c")
+	l = lock(t, r, Sandbox(s))
+	must(t, r.RemoveMember(s, "c"))
+	release(t, l)
+	wantTree(t, r)
+}
+
+func TestChangesNeedTheLock(t *testing.T) {
+	r := newRoot(t)
+	s := SandboxKey("4f")
+	p := NetnsEntry(s, "p")
+	publish(t, r, p)
+	e := entry(t, r, p)
+	lock(t, r, Container(Key(s))) // not that of the sandbox
+	_, err := r.Retire(p, "test")
+	for _, err := range []error{
+		err, stage(t, r, "q").Publish(NetnsEntry(s, "q")), e.Remove(), e.RemoveLink("ingress"),
+		e.ReplaceLink("ingress", newMap(t)), e.ReplaceRecord(someRecord("p")), e.ReplaceMap("allow", newMap(t)),
+		r.AddMember(s, "c"), r.RemoveMember(s, "c"), r.IndexNetns(t.Context(), 1, s), r.UnindexNetns(t.Context(), 1, s),
+	} {
+		wantError(t, err, ErrNotLocked)
+	}
+}
+
+func TestFindFlock(t *testing.T) {
+	const locks = `1: POSIX  ADVISORY  WRITE 10 00:2e:82877 0 EOF
+2: FLOCK  ADVISORY  WRITE 0 00:2e:82877 0 EOF
+3: FLOCK  ADVISORY  WRITE 12 00:2e:8287 0 EOF
+3: -> FLOCK  ADVISORY  WRITE 13 00:2e:82877 0 EOF
+broken
+4: FLOCK  ADVISORY  WRITE 14 00:2e:82877 0 EOF
+`
+	if got := findFlock(strings.NewReader(locks), "00:2e:82877"); got != "14" {
+		t.Errorf("holder %q, want 14", got)
+	}
+	if got := findFlock(bytes.NewReader(nil), "00:2e:82877"); got != "" {
+		t.Errorf("holder %q of nothing", got)
+	}
+}

@@ -34,7 +34,7 @@ func Escape(s string) string {
 	}
 	var b strings.Builder
 	for i := 0; i < len(s); i++ {
-		writeEscaped(&b, s[i], i == 0)
+		writeEscaped(&b, s, i)
 		if b.Len() > maxEscaped {
 			return shorten(s)
 		}
@@ -42,8 +42,10 @@ func Escape(s string) string {
 	return b.String()
 }
 
-func writeEscaped(b *strings.Builder, c byte, first bool) {
-	if plain(c) && !(first && c == '-') {
+// writeEscaped writes byte i of s.
+func writeEscaped(b *strings.Builder, s string, i int) {
+	c := s[i]
+	if plain(c) && !(i == 0 && c == '-') {
 		b.WriteByte(c)
 		return
 	}
@@ -62,7 +64,7 @@ func shorten(s string) string {
 	var b strings.Builder
 	for i := 0; i < len(s); i++ {
 		var one strings.Builder
-		writeEscaped(&one, s[i], i == 0)
+		writeEscaped(&one, s, i)
 		if b.Len()+one.Len() > headSize {
 			break
 		}

@@ -148,11 +148,11 @@ func TestSampleOfTheIndexReachesTheEnd(t *testing.T) {
 
 func TestCountBPFFS(t *testing.T) {
 	const info = `22 1 8:1 / / rw - ext4 /dev/sda rw
-30 22 0:30 / /sys/fs/bpf rw,nosuid shared:9 - bpf bpf rw,mode=700
-31 30 0:31 / /sys/fs/bpf rw - tmpfs tmpfs rw
-32 30 0:32 / /sys/fs/bpf rw master:1 propagate_from:2 - bpf bpf rw
-33 30 0:33 / /sys/fs/bpf/x rw - bpf bpf rw
-34 30 0:34 / /a\040b rw - bpf bpf rw
+30 22 0:30 / /sys/fs/bpf rw,nosuid shared:9 - bpf none rw,mode=700
+31 30 0:31 / /sys/fs/bpf rw - tmpfs none rw
+32 30 0:32 / /sys/fs/bpf rw master:1 propagate_from:2 - bpf none rw
+33 30 0:33 / /sys/fs/bpf/x rw - bpf none rw
+34 30 0:34 / /a\040b rw - bpf none rw
 broken
 `
 	for path, want := range map[string]int{"/sys/fs/bpf": 2, "/sys/fs/bpf/x": 1, "/a b": 1, "/": 0} {

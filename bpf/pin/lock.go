@@ -39,16 +39,21 @@ func (r *Root) Lock(ctx context.Context, o Owner) (*Lock, error) {
 	if err := o.check(); err != nil {
 		return nil, err
 	}
-	if _, ok := ctx.Deadline(); !ok {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, LockTimeout)
-		defer cancel()
-	}
+	ctx, cancel := withDeadline(ctx)
+	defer cancel()
 	fd, err := r.waitForDir(ctx, o.path(), o.String())
 	if err != nil {
 		return nil, err
 	}
 	return r.hold(o, fd), nil
+}
+
+// withDeadline gives ctx the deadline LockTimeout, unless it has one.
+func withDeadline(ctx context.Context) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Deadline(); ok {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, LockTimeout)
 }
 
 // TryLock locks an owner that has a directory. It never waits and never makes

@@ -82,6 +82,19 @@ func TestLockMeetsItsDeadline(t *testing.T) {
 	wantTree(t, r)
 }
 
+func TestEveryWaitHasADeadline(t *testing.T) {
+	ctx, cancel := withDeadline(context.Background())
+	defer cancel()
+	if at, ok := ctx.Deadline(); !ok || time.Until(at) > LockTimeout || time.Until(at) < LockTimeout-time.Second {
+		t.Errorf("deadline %v, %v", at, ok)
+	}
+	given, cancel := context.WithTimeout(context.Background(), time.Hour)
+	defer cancel()
+	if kept, _ := withDeadline(given); kept != given {
+		t.Error("the caller's deadline is not kept")
+	}
+}
+
 func TestLockIsGivenUpOnCancel(t *testing.T) {
 	r := newRoot(t)
 	lock(t, r, childOwner)
@@ -97,10 +110,13 @@ func TestLockIsGivenUpOnCancel(t *testing.T) {
 
 // What was locked must be what is at the path when the lock is got.
 func TestLockIsCheckedAgain(t *testing.T) {
-	for name, change := range map[string]func(t *testing.T, path string){
-		"removed":  func(t *testing.T, path string) { must(t, os.Remove(path)) },
-		"replaced": func(t *testing.T, path string) { must(t, os.Remove(path)); must(t, os.Mkdir(path, 0o700)) },
-		"moved":    func(t *testing.T, path string) { must(t, os.Rename(path, path+"-old")) },
+	for name, change := range map[string]func(path string) error{
+		"removed":  os.Remove,
+		"replaced": func(path string) error { return errors.Join(os.Remove(path), os.Mkdir(path, 0o700)) },
+		"moved":    func(path string) error { return os.Rename(path, path+"-old") },
+		"moved and replaced": func(path string) error {
+			return errors.Join(os.Rename(path, path+"-old"), os.Mkdir(path, 0o700))
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRoot(t)
@@ -114,7 +130,7 @@ func TestLockIsCheckedAgain(t *testing.T) {
 			}()
 			time.Sleep(10 * time.Millisecond) // it waits now
 			path := filepath.Join(r.Path(), childOwner.path())
-			change(t, path)
+			must(t, change(path))
 			// It must get what is there now, whether or not the first lock lasts.
 			if err := first.Release(); err != nil {
 				t.Error(err)
@@ -226,7 +242,7 @@ func TestChangesNeedTheLock(t *testing.T) {
 	p := NetnsEntry(s, "p")
 	publish(t, r, p)
 	e := entry(t, r, p)
-	lock(t, r, Container(Key(s))) // not that of the sandbox
+	lock(t, r, Container(s)) // not that of the sandbox
 	_, err := r.Retire(p, "test")
 	for _, err := range []error{
 		err, stage(t, r, "q").Publish(NetnsEntry(s, "q")), e.Remove(), e.RemoveLink("ingress"),

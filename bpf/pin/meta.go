@@ -48,10 +48,11 @@ func encodeMeta(rec Record) ([]byte, error) {
 	return value, nil
 }
 
-// decodeMeta is the reverse of encodeMeta. It refuses every other value.
+// decodeMeta is the reverse of encodeMeta. It refuses every other value; the size
+// is for the caller to bound.
 func decodeMeta(value []byte) (Record, error) {
 	var rec Record
-	if len(value) < metaHeader || len(value) > MaxRecord {
+	if len(value) < metaHeader {
 		return rec, damaged("%d bytes", len(value))
 	}
 	size, rest := uint64(binary.LittleEndian.Uint32(value)), value[metaHeader:]

@@ -152,7 +152,7 @@ func TestDamagedRecords(t *testing.T) {
 		"wide key":    {&ebpf.MapSpec{Type: ebpf.Hash, KeySize: 8, ValueSize: uint32(len(good)), MaxEntries: 1}, good, freeze, ErrDamaged},
 	}
 	for name, value := range map[string][]byte{
-		"oversized":     make([]byte, MaxRecord+8),
+		"oversized":     metaValue(`{"version":1,"policy":"` + strings.Repeat("x", MaxRecord) + `"}`),
 		"tiny":          {0, 0},
 		"empty":         metaValue(""),
 		"zeros":         make([]byte, 64),

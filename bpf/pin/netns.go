@@ -201,7 +201,7 @@ func (r *Root) isDangling(cookie uint64) (bool, error) {
 // withIndexLock runs change under the lock of one cookie. Nothing else is locked
 // or waited for inside, so that it can't be part of a deadlock.
 func (r *Root) withIndexLock(ctx context.Context, cookie uint64, change func() error) error {
-	ctx, cancel := context.WithTimeout(ctx, LockTimeout)
+	ctx, cancel := withDeadline(ctx)
 	defer cancel()
 	path := indexLockPath(cookie)
 	fd, err := r.waitForDir(ctx, path, "index of network namespace "+strconv.FormatUint(cookie, 10))

@@ -108,6 +108,7 @@ func TestForgedIndex(t *testing.T) {
 func TestDanglingNetns(t *testing.T) {
 	r := newRoot(t)
 	index := func(c uint64, k Key) *Lock {
+		t.Helper()
 		l := lock(t, r, Sandbox(k))
 		must(t, r.IndexNetns(t.Context(), c, k))
 		return l

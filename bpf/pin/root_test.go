@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -140,6 +141,7 @@ func TestHostileDirectories(t *testing.T) {
 	const nobody = "uid 65534"
 	sh := func(script string) []string { return []string{"sh", "-c", script} }
 	root := func(t *testing.T, dir, script string) {
+		t.Helper()
 		cmd := exec.Command("sh", "-c", script)
 		cmd.Dir = dir
 		if out, err := cmd.CombinedOutput(); err != nil {
@@ -271,6 +273,28 @@ func TestCreateAtOnce(t *testing.T) {
 		if err := cmd.Wait(); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// The same in one process, where the time between a look and the mkdir is met.
+func TestCreateAtOnceHere(t *testing.T) {
+	for range 30 {
+		dir := bpftest.TempBPFFS(t)
+		var wg sync.WaitGroup
+		start := make(chan struct{})
+		for range 8 {
+			wg.Go(func() {
+				<-start
+				r, err := Create(Options{Path: dir})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				must(t, r.Close())
+			})
+		}
+		close(start)
+		wg.Wait()
 	}
 }
 

@@ -73,39 +73,41 @@ func (f pinFunc) Pin(path string) error { return f(path) }
 func TestEachStepFails(t *testing.T) {
 	refused := errors.New("refused")
 	fails := pinFunc(func(string) error { return refused })
+	long := strings.Repeat("/", 300)
 	p := InterfaceEntry(SandboxKey("4f"), "n", "eth0", "p")
+	type step func(r *Root, s *Staging) error
+	nothing := func(*Root, *Staging) error { return nil }
+	link := func(name string, pinner Pinner) step {
+		return func(_ *Root, s *Staging) error { return s.PinLink(name, pinner) }
+	}
+	aMap := func(name string, pinner Pinner) step {
+		return func(_ *Root, s *Staging) error { return s.PinMap(name, pinner) }
+	}
+	record := func(rec Record) step {
+		return func(_ *Root, s *Staging) error { return s.WriteRecord(rec) }
+	}
+	publish := func(_ *Root, s *Staging) error { return s.Publish(p) }
+	large := someRecord("p")
+	large.Generation = strings.Repeat("x", MaxRecord)
 	steps := []struct {
-		name string
-		do   func(r *Root, s *Staging) error
-		fail func(t *testing.T, r *Root, s *Staging) error
-		want error
+		name     string
+		do, fail step
+		want     error
 	}{
-		{"link", func(r *Root, s *Staging) error { return s.PinLink("a", newMap(t)) },
-			func(t *testing.T, r *Root, s *Staging) error { return s.PinLink("a", fails) }, refused},
-		{"second link", func(r *Root, s *Staging) error { return s.PinLink("b", newMap(t)) },
-			func(t *testing.T, r *Root, s *Staging) error { return s.PinLink("a", newMap(t)) }, ErrExist},
-		{"link name", func(r *Root, s *Staging) error { return nil },
-			func(t *testing.T, r *Root, s *Staging) error {
-				return s.PinLink(strings.Repeat("x", 300), newMap(t))
-			}, ErrName},
-		{"map", func(r *Root, s *Staging) error { return s.PinMap("m", newMap(t)) },
-			func(t *testing.T, r *Root, s *Staging) error { return s.PinMap("m", fails) }, refused},
-		{"map name", func(r *Root, s *Staging) error { return nil },
-			func(t *testing.T, r *Root, s *Staging) error { return s.PinMap(strings.Repeat("/", 300), newMap(t)) }, ErrName},
-		{"record", func(r *Root, s *Staging) error { return s.WriteRecord(someRecord("p")) },
-			func(t *testing.T, r *Root, s *Staging) error {
-				rec := someRecord("p")
-				rec.Identity.Annotations = map[string]string{"a": strings.Repeat("x", MaxRecord)}
-				return s.WriteRecord(rec)
-			}, ErrTooLarge},
-		{"second record", func(r *Root, s *Staging) error { return nil },
-			func(t *testing.T, r *Root, s *Staging) error { return s.WriteRecord(someRecord("p")) }, ErrExist},
-		{"publish", func(r *Root, s *Staging) error { return s.Publish(p) },
-			func(t *testing.T, r *Root, s *Staging) error {
-				// The owner's directory vanishes under its lock.
-				must(t, os.Remove(filepath.Join(r.Path(), "sandboxes/4f")))
-				return s.Publish(p)
-			}, ErrNotExist},
+		{"link", link("a", unpinned(t)), link("a", fails), refused},
+		{"second link", link("b", unpinned(t)), link("a", unpinned(t)), ErrExist},
+		{"link name", nothing, link(long, unpinned(t)), ErrName},
+		{"map", aMap("m", unpinned(t)), aMap("m", fails), refused},
+		{"map name", nothing, aMap(long, unpinned(t)), ErrName},
+		{"record", record(someRecord("p")), record(large), ErrTooLarge},
+		{"second record", nothing, record(someRecord("p")), ErrExist},
+		{"publish", publish, func(r *Root, s *Staging) error {
+			// The owner's directory vanishes under its lock.
+			if err := os.Remove(filepath.Join(r.Path(), "sandboxes/4f")); err != nil {
+				return err
+			}
+			return s.Publish(p)
+		}, ErrNotExist},
 	}
 	for i, step := range steps {
 		t.Run(step.name, func(t *testing.T) {
@@ -120,12 +122,18 @@ func TestEachStepFails(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			wantError(t, step.fail(t, r, s), step.want)
+			wantError(t, step.fail(r, s), step.want)
 			must(t, s.Discard())
 			release(t, l)
 			wantTree(t, r)
 		})
 	}
+}
+
+// unpinned returns a Pinner that pins a new map each time.
+func unpinned(t *testing.T) Pinner {
+	t.Helper()
+	return pinFunc(func(path string) error { return newMap(t).Pin(path) })
 }
 
 func TestPublishNeedsARecord(t *testing.T) {

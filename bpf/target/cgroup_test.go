@@ -79,12 +79,19 @@ func TestCgroupOfPID(t *testing.T) {
 }
 
 func TestCgroupOfWrongPID(t *testing.T) {
+	dir := bpftest.Cgroup(t)
 	noLeaks(t)
 	wantNoCgroup(t, Roots{}, 0, ErrInvalidPID)
 	wantNoCgroup(t, Roots{}, -7, ErrInvalidPID)
 	wantNoCgroup(t, Roots{}, 1, ErrForbidden)
 	wantNoCgroup(t, Roots{}, 1<<30, ErrGone)
 	wantNoCgroup(t, Roots{}, os.Getpid(), ErrForbidden)
+
+	// Pid 1 wherever it is.
+	proc := newFakeProc(t)
+	proc.link("1/stat")
+	proc.write("1/cgroup", "0::"+name(t, dir)+"\n")
+	wantNoCgroup(t, proc.roots(), 1, ErrForbidden)
 }
 
 func TestCgroupOfProcessInRoot(t *testing.T) {
@@ -96,6 +103,9 @@ func TestCgroupOfProcessInRoot(t *testing.T) {
 	}
 	noLeaks(t)
 	wantNoCgroup(t, Roots{}, p.Pid, ErrForbidden)
+	if _, err := CgroupOfPID(Roots{}, p.Pid); err == nil || !strings.Contains(err.Error(), "is in the root cgroup, which must not") {
+		t.Errorf("%v, want the root cgroup named", err)
+	}
 
 	// Under another name, as a reader in a cgroup namespace would see it: then only
 	// the files in it tell.
@@ -320,7 +330,9 @@ func TestOpenCgroup(t *testing.T) {
 			t.Errorf("%s with id %d: %v, want: %v", bad.path, bad.id, err, bad.want)
 		}
 	}
-	if _, err := OpenCgroup("x", id); err == nil {
+	t.Chdir(root)
+	if c, err := OpenCgroup(filepath.Base(dir), id); err == nil {
+		c.Close()
 		t.Error("a relative path was opened")
 	}
 }

@@ -161,6 +161,27 @@ func TestPeerOfAnotherNamespaceIsNotOurs(t *testing.T) {
 	}
 }
 
+// A pair between our namespace and the container's is the peer of one interface there only.
+func TestPeerOfAnotherInterfaceIsNotOurs(t *testing.T) {
+	own, err := HostNetns()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { own.Close() })
+	b, c := openNetns(t, bpftest.NetNS(t).Path()), openNetns(t, bpftest.NetNS(t).Path())
+	makeVeth(t, own, "lptarget5", 8888, b, "eth0")
+	makeVeth(t, c, "lptarget5", 8888, b, "eth1")
+	is, err := b.Interfaces()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, i := range is {
+		if got, want := i.Peer != nil, i.Name == "eth0"; got != want {
+			t.Errorf("%s: peer %+v", i.Name, i.Peer)
+		}
+	}
+}
+
 func TestInterfacesWithoutPeer(t *testing.T) {
 	n := openNetns(t, bpftest.NetNS(t).Path())
 	other := openNetns(t, bpftest.NetNS(t).Path())

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/linkpin/linkpin/bpf/bpftest"
 )
 
@@ -65,5 +67,17 @@ func TestParseStat(t *testing.T) {
 		if _, start, err := parseStat([]byte(bad)); err == nil {
 			t.Errorf("%q: start %d, want an error", bad, start)
 		}
+	}
+}
+
+func TestGone(t *testing.T) {
+	// A file of /proc, or of a cgroup, that was opened in time fails when it is read.
+	for _, err := range []error{unix.ENOENT, unix.ESRCH, unix.ENODEV} {
+		if !errors.Is(goneIf(err), ErrGone) || !errors.Is(goneIf(err), err) {
+			t.Errorf("%v became %v", err, goneIf(err))
+		}
+	}
+	if err := goneIf(unix.EACCES); errors.Is(err, ErrGone) {
+		t.Error(err)
 	}
 }

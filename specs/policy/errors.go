@@ -98,7 +98,7 @@ func nearest(s string, names []string) string {
 	best, bestDistance := "", 3
 	for _, name := range names {
 		distance := editDistance(plain(s), plain(name))
-		if distance < bestDistance && distance*2 < len(name) {
+		if distance < bestDistance && distance*2 <= len(name) {
 			best, bestDistance = name, distance
 		}
 	}

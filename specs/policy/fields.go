@@ -83,7 +83,7 @@ func (d *decoder) pairs(f field) ([]pair, bool) {
 	return pairs, true
 }
 
-// list reads a list that is not empty.
+// list reads a list, which may be empty.
 func (d *decoder) list(f field) ([]field, bool) {
 	if d.refused[f.node] {
 		return nil, false
@@ -104,13 +104,12 @@ func (d *decoder) list(f field) ([]field, bool) {
 }
 
 // filled is list for lists that say nothing when they are empty.
-func (d *decoder) filled(f field) ([]field, bool) {
+func (d *decoder) filled(f field) []field {
 	items, ok := d.list(f)
 	if ok && len(items) == 0 {
 		d.fail(f.pos, "fill it, or remove the key", "is empty")
-		return nil, false
 	}
-	return items, ok
+	return items
 }
 
 // text reads a scalar that is neither a number nor a boolean.
@@ -209,7 +208,7 @@ func (d *decoder) size(o *object, key string, low int64) *uint32 {
 	if !ok {
 		return nil
 	}
-	u := uint32(v) //nolint:gosec // integer checked the range
+	u := uint32(v)
 	return &u
 }
 

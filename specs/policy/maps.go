@@ -154,7 +154,7 @@ func (d *decoder) inner(f field) *InnerMap {
 // entries reads `entries:`. The same key twice is an error. Maps without keys have
 // entries without them; bpf/prepare knows which these are.
 func (d *decoder) entries(f field) []MapEntry {
-	items, _ := d.filled(f)
+	items := d.filled(f)
 	lines := map[string]int{}
 	var out []MapEntry
 	for _, item := range items {

@@ -24,7 +24,7 @@ func (d *decoder) netfilterKeys(o *object, a *Attachment) {
 	a.Hook = optional(d, o, "hook", "", []string{"prerouting", "input", "forward", "output", "postrouting"})
 	if f, ok := o.get("priority"); ok {
 		if v, ok := d.integer(f, minPriority, maxPriority); ok {
-			p := int32(v) //nolint:gosec // integer checked the range
+			p := int32(v)
 			a.Priority = &p
 		}
 	}

@@ -18,6 +18,19 @@ type field struct {
 	pos  Pos
 }
 
+// at returns the place of a key of a key … of a mapping.
+func (f field) at(path ...string) Pos {
+	for _, key := range path {
+		for i := 0; f.node.Kind == yaml.MappingNode && i+1 < len(f.node.Content); i += 2 {
+			if k := f.node.Content[i]; k.Value == key {
+				f = field{f.node.Content[i+1], under(f.pos, key, k.Line)}
+				break
+			}
+		}
+	}
+	return f.pos
+}
+
 // object is a mapping whose keys are known.
 type object struct {
 	pos    Pos

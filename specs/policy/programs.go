@@ -55,8 +55,7 @@ func (d *decoder) program(f field, name string) Program {
 		}
 		d.fail(f.pos, remedy, "must be a mapping or a list of mappings, not %s", describe(f.node))
 	case yaml.SequenceNode:
-		items, _ := d.filled(f)
-		for _, item := range items {
+		for _, item := range d.filled(f) {
 			a, ok := d.attachment(item, nil)
 			if i := slices.IndexFunc(out.Attachments, a.same); ok && i >= 0 {
 				d.fail(item.pos, "remove one of them", "is the same place as at line %d", out.Attachments[i].Pos.Line)
@@ -248,13 +247,12 @@ func (d *decoder) checkReach(sel field, p *Policy) {
 	if cgroup == "" {
 		return
 	}
-	pos := under(sel.pos, "networks", sel.pos.Line)
 	if len(p.Select.Networks) > 0 {
-		d.fail(pos, "put cgroup programs into a policy of their own",
+		d.fail(sel.at("networks"), "put cgroup programs into a policy of their own",
 			"only CNI knows the network, and %s is attached to a cgroup, where CNI does not attach", cgroup)
 	}
 	if e := p.Select.Exclude; e != nil && len(e.Networks) > 0 && !others {
-		d.fail(under(under(sel.pos, "exclude", pos.Line), "networks", pos.Line), "remove it",
+		d.fail(sel.at("exclude", "networks"), "remove it",
 			"only CNI knows the network, and every program is attached to a cgroup, where CNI does not attach")
 	}
 }

@@ -124,6 +124,7 @@ var beyondSchema = map[string]string{
 	"yaml-anchors":               "layout of YAML",
 	"yaml-deep":                  "depth",
 	"select-networks-and-cgroup": "a rule over select and programs",
+	"programs-direction":         "a rule over attach, side and direction",
 	"maps-same-key-twice":        "equality of keys written differently",
 	"variables":                  "`${` may begin a text in a quoted form",
 }

@@ -35,22 +35,22 @@ func (d *decoder) selector(f field) specs.Select {
 		d.networksAndOptIn(f.pos)
 	}
 	if f, ok := o.get("exclude"); ok {
-		s.Exclude = d.exclude(f, s.OptIn)
+		s.Exclude = d.exclude(f)
+		if s.OptIn && s.Exclude != nil && s.Exclude.Networks != nil {
+			d.networksAndOptIn(f.at("networks"))
+		}
 	}
 	return s
 }
 
 // exclude reads the fields that take a container out again.
-func (d *decoder) exclude(f field, optIn bool) *specs.Fields {
+func (d *decoder) exclude(f field) *specs.Fields {
 	o, ok := d.object(f, excludeKeys)
 	if !ok {
 		return nil
 	}
 	if len(o.fields) == 0 && o.whole {
 		d.fail(f.pos, "name a field, or remove it", "is empty")
-	}
-	if f, ok := o.get("networks"); ok && optIn {
-		d.networksAndOptIn(f.pos)
 	}
 	fields := d.conditions(o)
 	return &fields
@@ -88,8 +88,7 @@ func (d *decoder) conditions(o *object) specs.Fields {
 		}
 	}
 	if f, ok := o.get("callers"); ok {
-		items, _ := d.filled(f)
-		for _, item := range items {
+		for _, item := range d.filled(f) {
 			if c, ok := choice(d, item, specs.Callers); ok {
 				out.Callers = append(out.Callers, c)
 			}
@@ -100,7 +99,7 @@ func (d *decoder) conditions(o *object) specs.Fields {
 
 // globs reads a list of globs.
 func (d *decoder) globs(f field) []string {
-	items, _ := d.filled(f)
+	items := d.filled(f)
 	var globs []string
 	for _, item := range items {
 		glob, ok := d.glob(item)

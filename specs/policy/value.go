@@ -3,7 +3,7 @@
 package policy
 
 import (
-	"fmt"
+	"strconv"
 
 	"github.com/linkpin/linkpin/specs"
 )
@@ -22,7 +22,7 @@ func (p Pos) String() string {
 		if s != "" {
 			s += ":"
 		}
-		s += fmt.Sprint(p.Line)
+		s += strconv.Itoa(p.Line)
 	}
 	if p.Field != "" {
 		if s != "" {

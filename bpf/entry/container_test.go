@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package entry
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/linkpin/linkpin/bpf/bpftest"
+	"github.com/linkpin/linkpin/bpf/pin"
+	"github.com/linkpin/linkpin/specs"
+)
+
+const connect4 = ebpf.AttachCGroupInet4Connect
+
+func TestAttachPublishesAndEndRetires(t *testing.T) {
+	f := newFixture(t, plans{"a": plan(t, "a", program("connect4", "cgroup/connect4"), program("read_cgroup", "cgroup_skb/egress"))})
+	c := newContainer(t, "web")
+	f.mustAttach(t, c, "a")
+	if got := attached(t, c.dir, connect4); got != 1 {
+		t.Fatalf("%d programs at connect4, want 1", got)
+	}
+	item, ok := f.Look(pin.ContainerEntry(c.key, "a"))
+	if !ok || item.Err != nil {
+		t.Fatalf("no entry: %v", item.Err)
+	}
+	if len(item.Record.Programs) != 2 || item.Record.Cgroup.ID != bpftest.CgroupID(t, c.dir) || item.Record.Digest != "digest-a" {
+		t.Errorf("record: %+v", item.Record)
+	}
+
+	// A container that runs keeps its entry, whoever says that it has stopped.
+	if err := f.EndContainer(context.Background(), c.key); err != nil {
+		t.Fatal(err)
+	}
+	if live, retired := f.entries(t); live != 1 || retired != 0 {
+		t.Fatalf("poststop of a running container: %d live, %d retired", live, retired)
+	}
+	c.end(t)
+	for range 2 { // a runtime may call poststop twice
+		if err := f.EndContainer(context.Background(), c.key); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if live, _ := f.entries(t); live != 0 {
+		t.Errorf("%d live entries after the end", live)
+	}
+	// The cgroup still exists, so the link drains.
+	if got := attached(t, c.dir, connect4); got != 1 {
+		t.Errorf("%d programs at connect4 while the cgroup exists, want 1", got)
+	}
+}
+
+func TestTeardownDetachGoesAtOnce(t *testing.T) {
+	p := plan(t, "a", program("connect4", "cgroup/connect4"))
+	p.Teardown = specs.Detach
+	f := newFixture(t, plans{"a": p})
+	c := newContainer(t, "web")
+	f.mustAttach(t, c, "a")
+	c.end(t)
+	if err := f.EndContainer(context.Background(), c.key); err != nil {
+		t.Fatal(err)
+	}
+	emptyState(t, f)
+	if got := attached(t, c.dir, connect4); got != 0 {
+		t.Errorf("%d programs at connect4, want 0", got)
+	}
+}
+
+func TestDenyLeavesNothing(t *testing.T) {
+	f := newFixture(t, plans{
+		"good": plan(t, "good", program("connect4", "cgroup/connect4")),
+		"bad":  plan(t, "bad", program("wild", "cgroup_skb/egress")), // another type than its hook takes
+	})
+	c := newContainer(t, "web")
+	if err := f.attach(t, c, "good", "bad"); err == nil {
+		t.Fatal("a policy that can't be loaded was attached")
+	}
+	emptyState(t, f)
+	if got := attached(t, c.dir, connect4); got != 0 {
+		t.Errorf("%d programs stayed attached", got)
+	}
+}
+
+// A failure after the first entry was published takes that one back.
+func TestFailureWhilePublishingUndoes(t *testing.T) {
+	f := newFixture(t, plans{"a": plan(t, "a", program("connect4", "cgroup/connect4"))})
+	c := newContainer(t, "web")
+	l := f.lock(t, pin.Container(c.key))
+	defer l.Release()
+	wants := append(c.wants("a"), c.wants("a")...) // the second finds the first in its place
+	if _, err := f.Attach(context.Background(), c.sub, wants); !errors.Is(err, pin.ErrExist) {
+		t.Fatalf("got %v, want ErrExist", err)
+	}
+	if live, _ := f.entries(t); live != 0 {
+		t.Errorf("%d entries stayed published", live)
+	}
+	if got := attached(t, c.dir, connect4); got != 0 {
+		t.Errorf("%d programs stayed attached", got)
+	}
+}
+
+func TestAllowStartsWithoutThePolicy(t *testing.T) {
+	f := newFixture(t, plans{
+		"good": plan(t, "good", program("connect4", "cgroup/connect4")),
+		"bad":  plan(t, "bad", program("wild", "cgroup_skb/egress")),
+	})
+	c := newContainer(t, "web")
+	wants := c.wants("bad", "good")
+	wants[0].OnError = specs.Allow
+	l := f.lock(t, pin.Container(c.key))
+	defer l.Release()
+	published, err := f.Attach(context.Background(), c.sub, wants)
+	if err != nil || len(published) != 1 || published[0].Policy() != "good" {
+		t.Fatalf("published %v, %v", published, err)
+	}
+	if len(f.warnings) != 1 {
+		t.Errorf("warnings: %v", f.warnings)
+	}
+}
+
+// The second of prestart and createRuntime finds everything in place.
+func TestClaimKeepsTheSameContainer(t *testing.T) {
+	f := newFixture(t, plans{"a": plan(t, "a", program("connect4", "cgroup/connect4"))})
+	c := newContainer(t, "web")
+	f.mustAttach(t, c, "a")
+	f.mustAttach(t, c, "a")
+	if got := attached(t, c.dir, connect4); got != 1 {
+		t.Errorf("%d programs at connect4, want 1", got)
+	}
+}
+
+func TestClaimRefusesAnotherRunningContainer(t *testing.T) {
+	f := newFixture(t, plans{"a": plan(t, "a", program("connect4", "cgroup/connect4"))})
+	first, second := newContainer(t, "web"), newContainer(t, "web")
+	f.mustAttach(t, first, "a")
+	if err := f.attach(t, second, "a"); !errors.Is(err, ErrInUse) {
+		t.Fatalf("got %v, want ErrInUse", err)
+	}
+	if got := attached(t, second.dir, connect4); got != 0 {
+		t.Errorf("%d programs at the refused container", got)
+	}
+	if got := attached(t, first.dir, connect4); got != 1 {
+		t.Errorf("%d programs at the first container, want 1", got)
+	}
+}
+
+// A recycled id inherits nothing: poststop never came, the cgroup is empty.
+func TestClaimStartsCleanAfterTheOldOneEnded(t *testing.T) {
+	f := newFixture(t, plans{"a": plan(t, "a", program("connect4", "cgroup/connect4"))})
+	first, second := newContainer(t, "web"), newContainer(t, "web")
+	f.mustAttach(t, first, "a")
+	first.end(t)
+	f.mustAttach(t, second, "a")
+	item, _ := f.Look(pin.ContainerEntry(second.key, "a"))
+	if item.Record == nil || item.Record.Cgroup.ID != bpftest.CgroupID(t, second.dir) {
+		t.Errorf("record: %+v, %v", item.Record, item.Err)
+	}
+	if live, retired := f.entries(t); live != 1 || retired != 1 {
+		t.Errorf("%d live, %d retired; want 1 and 1", live, retired)
+	}
+}
+
+// Cgroup links are severed when the kernel lets go of the cgroup; gc then finds
+// nothing to keep.
+func TestGCLeavesNothingOfADeadContainer(t *testing.T) {
+	f := newFixture(t, plans{"a": plan(t, "a", program("connect4", "cgroup/connect4"))})
+	dead := newContainer(t, "dead")
+	alive := newContainer(t, "alive")
+	f.mustAttach(t, dead, "a")
+	f.mustAttach(t, alive, "a")
+	dead.end(t)
+	preview, err := f.Preview()
+	if err != nil || len(preview) != 1 || preview[0].Record.Identity.ContainerID != "dead" {
+		t.Errorf("preview: %v, %v", preview, err)
+	}
+	if live, _ := f.entries(t); live != 2 {
+		t.Fatalf("a preview changed something: %d live", live)
+	}
+	dead.sub.Cgroup.Close()
+	bpftest.RemoveCgroup(t, dead.dir)
+	r, err := f.GC(context.Background(), GCOptions{Wait: 5e9})
+	if err != nil || r.Draining != 0 || r.Busy != 0 {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	if live, retired := f.entries(t); live != 1 || retired != 0 {
+		t.Errorf("%d live, %d retired; want 1 and 0", live, retired)
+	}
+}
+
+// Sweeps of later invocations do what poststop did not.
+func TestSweepHealsANode(t *testing.T) {
+	f := newFixture(t, plans{"a": plan(t, "a", program("connect4", "cgroup/connect4"))})
+	var gone []*container
+	for range 5 {
+		c := newContainer(t, "c"+string(rune('a'+len(gone))))
+		f.mustAttach(t, c, "a")
+		gone = append(gone, c)
+	}
+	st, err := f.Root.Stage()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range gone {
+		c.end(t)
+		c.sub.Cgroup.Close()
+		bpftest.RemoveCgroup(t, c.dir)
+	}
+	// What somebody is building stays.
+	for range 50 {
+		f.Sweep(context.Background())
+	}
+	if n, err := f.count(); err != nil || n != 1 {
+		t.Errorf("%d left while one entry is being built, %v", n, err)
+	}
+	if err := st.Discard(); err != nil {
+		t.Fatal(err)
+	}
+	emptyState(t, f)
+}

@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package entry brings policies to containers and takes them away again: it runs
+// load → attach → publish for one entry (one policy at one container, interface
+// or network namespace), keeps what is already there, undoes what fails, retires
+// what has ended, and compares the record with the kernel. The OCI hook, the CNI
+// plugin and the command line all do their work through it.
+package entry
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/linkpin/linkpin/bpf/pin"
+	"github.com/linkpin/linkpin/bpf/target"
+	"github.com/linkpin/linkpin/specs"
+)
+
+// Deadlines of one invocation (docs/ARCHITECTURE.md, "Deadlines"). They are
+// checked between bpf calls, since none of these can be interrupted.
+const (
+	// LoadTimeout bounds waiting for locks and loading programs.
+	LoadTimeout = 5 * time.Second
+	// AttachTimeout bounds attaching to interfaces: every TCX or XDP link may wait
+	// for an RCU grace period behind others under RTNL.
+	AttachTimeout = 30 * time.Second
+)
+
+var (
+	// ErrInUse means that the id of a container or interface is recorded for
+	// another one that still runs.
+	ErrInUse = errors.New("is recorded for another one that still runs")
+	// ErrNothing means that a policy has programs for interfaces and found none.
+	ErrNothing = errors.New("has no interface that the policy's programs could be attached to")
+)
+
+// Plans is where plans and objects come from: the applied set.
+type Plans interface {
+	Generation() string
+	Plan(name string) (*specs.Plan, string, error)
+	PlanByDigest(digest string) (*specs.Plan, error)
+	Object(sha256 string) ([]byte, error)
+}
+
+// Session is the work of one invocation. All fields but Warn must be set for
+// attaching; sweeping and listing need only Root and Roots.
+type Session struct {
+	Root  *pin.Root
+	Plans Plans
+	Roots target.Roots
+	By    pin.Source
+	// Warn takes what went wrong without ending the invocation; nil drops it.
+	Warn func(error)
+}
+
+// Subject is the container, or the sandbox, that is being served. The caller owns
+// Cgroup and Netns.
+type Subject struct {
+	Identity specs.Identity
+	Bundle   string // resolved bundle path; empty in CNI
+	PID      int    // 0 in CNI
+	Start    target.ProcessStart
+	Cgroup   *target.Cgroup // nil in CNI, or if no program needs one
+	Netns    *target.Netns  // nil if no program needs one
+	Sandbox  pin.Key        // of Netns; empty if Netns is nil
+	// Uncovered goes into the record of the container's entry, by policy.
+	Uncovered map[string][]string
+}
+
+// Want is one entry that should exist.
+type Want struct {
+	Policy    string
+	OnError   specs.OnError
+	Place     pin.Place
+	Kind      specs.TargetKind
+	Interface *target.Interface // for TargetInterface; its Netns is the subject's
+}
+
+func (s *Session) warn(err error) {
+	if s.Warn != nil && err != nil {
+		s.Warn(err)
+	}
+}
+
+// expired returns a deadline's error between two calls into the kernel.
+func expired(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return context.Cause(ctx)
+	}
+	return nil
+}

@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package entry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/linkpin/linkpin/bpf/pin"
+)
+
+// GCOptions say how far GC goes.
+type GCOptions struct {
+	// Wait is how long to wait for links that the kernel is about to sever; 0: not
+	// at all. Links of a cgroup are severed 20–40 ms after its removal, or when the
+	// last socket of the cgroup is closed.
+	Wait time.Duration
+}
+
+// GCResult is what GC did and what it left.
+type GCResult struct {
+	Removed  int // entries, staging directories and index links that are gone
+	Draining int // retired entries whose links are still live
+	Busy     int // owners and staging directories that somebody holds
+}
+
+// GC removes everything whose container, sandbox or maker has ended. Only what the
+// kernel still holds remains, in retired/.
+func (s *Session) GC(ctx context.Context, o GCOptions) (GCResult, error) {
+	deadline := time.Now().Add(o.Wait)
+	var total GCResult
+	for {
+		r, err := s.gcOnce(ctx)
+		total.Removed += r.Removed
+		total.Draining, total.Busy = r.Draining, r.Busy
+		if err != nil || r.Draining == 0 && r.Busy == 0 || !time.Now().Before(deadline) {
+			return total, err
+		}
+		select {
+		case <-ctx.Done():
+			return total, context.Cause(ctx)
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+func (s *Session) gcOnce(ctx context.Context) (GCResult, error) {
+	before, err := s.count()
+	if err != nil {
+		return GCResult{}, err
+	}
+	var r GCResult
+	var errs []error
+	note := func(err error) {
+		switch {
+		case errors.Is(err, pin.ErrBusy):
+			r.Busy++
+		case err != nil && !skippable(err):
+			errs = append(errs, err)
+		}
+	}
+	for _, dir := range []struct {
+		list  func() ([]string, error)
+		sweep func(context.Context, string) error
+	}{
+		{s.Root.StagingNames, s.sweepStaging},
+		{keyNames(s.Root.Containers), s.sweepContainer},
+		{keyNames(s.Root.Sandboxes), s.sweepSandboxDir},
+		{s.retiredNames, s.sweepRetired},
+		{s.danglingNames, s.sweepNetns},
+	} {
+		names, err := dir.list()
+		if err != nil {
+			return r, err
+		}
+		for _, name := range names {
+			note(dir.sweep(ctx, name))
+		}
+	}
+	after, err := s.count()
+	errs = append(errs, err)
+	r.Removed = max(before-after, 0)
+	r.Draining, err = s.Root.RetiredCount()
+	return r, errors.Join(append(errs, err)...)
+}
+
+// count returns how many entries, staging directories and dangling index links
+// there are.
+func (s *Session) count() (int, error) {
+	places, err := s.places()
+	if err != nil {
+		return 0, err
+	}
+	staging, err := s.Root.StagingNames()
+	if err != nil {
+		return 0, err
+	}
+	dangling, err := s.Root.DanglingNetns()
+	return len(places) + len(staging) + len(dangling), err
+}
+
+func keyNames(list func() ([]pin.Key, error)) func() ([]string, error) {
+	return func() ([]string, error) {
+		keys, err := list()
+		names := make([]string, len(keys))
+		for i, k := range keys {
+			names[i] = string(k)
+		}
+		return names, err
+	}
+}
+
+func (s *Session) retiredNames() ([]string, error) {
+	places, err := s.Root.Retired()
+	names := make([]string, len(places))
+	for i, p := range places {
+		names[i] = p.Name()
+	}
+	return names, err
+}
+
+func (s *Session) danglingNames() ([]string, error) {
+	cookies, err := s.Root.DanglingNetns()
+	names := make([]string, len(cookies))
+	for i, c := range cookies {
+		names[i] = fmt.Sprint(c)
+	}
+	return names, err
+}
+
+// Preview returns what GC would retire or remove, without changing anything.
+func (s *Session) Preview() ([]Item, error) {
+	var out []Item
+	err := s.Walk(func(it Item) error {
+		over, err := s.over(it)
+		if err != nil {
+			return err
+		}
+		if over {
+			out = append(out, it)
+		}
+		return nil
+	})
+	return out, err
+}
+
+// over reports whether GC would take an entry.
+func (s *Session) over(it Item) (bool, error) {
+	switch {
+	case it.Record == nil:
+		return false, nil
+	case it.Retired != nil:
+		e, err := s.Root.Entry(it.Place)
+		if err != nil {
+			return errors.Is(err, pin.ErrNotExist), nil
+		}
+		n, err := states(e)
+		return n.live == 0, err
+	case it.Place.Kind() == pin.ContainerPlace:
+		return s.containerEnded(it.Record)
+	}
+	return s.sandboxEntryOver(it.Place, it.Record)
+}

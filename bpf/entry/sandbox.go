@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package entry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+
+	"github.com/linkpin/linkpin/bpf/pin"
+	"github.com/linkpin/linkpin/bpf/target"
+	"github.com/linkpin/linkpin/specs/fault"
+)
+
+// LockSandbox finds the sandbox of a network namespace, or names one, and locks
+// it. A sandbox that CNI made is found by the namespace's cookie, never by an id
+// that somebody claims: an id alone proves nothing. id is the name for a new one
+// (CNI); without it the cookie is.
+func (s *Session) LockSandbox(ctx context.Context, ns *target.Netns, id string) (pin.Key, *pin.Lock, error) {
+	ctx, cancel := context.WithTimeout(ctx, LoadTimeout)
+	defer cancel()
+	for {
+		key, known, err := s.Root.SandboxByCookie(ns.Cookie)
+		if err != nil {
+			return "", nil, err
+		}
+		if !known || id != "" {
+			key = pin.CookieKey(ns.Cookie)
+			if id != "" {
+				key = pin.SandboxKey(id)
+			}
+		}
+		lock, err := s.Root.Lock(ctx, pin.Sandbox(key))
+		if err != nil {
+			return "", nil, err
+		}
+		// While we waited, the sandbox may have ended and another one may have
+		// been made for the same namespace.
+		if again, ok, err := s.Root.SandboxByCookie(ns.Cookie); id == "" && known && (err != nil || !ok || again != key) {
+			lock.Release()
+			if err != nil {
+				return "", nil, err
+			}
+			continue
+		}
+		// For CNI another sandbox may have the namespace already: an interface that
+		// is added to a running container whose first ones CNI did not make.
+		err = s.Root.IndexNetns(ctx, ns.Cookie, key)
+		if err != nil && !(id != "" && errors.Is(err, pin.ErrExist)) {
+			return "", nil, errors.Join(err, lock.Release())
+		}
+		return key, lock, nil
+	}
+}
+
+// tidySandbox takes back the index of a locked sandbox in which nothing is left.
+func (s *Session) tidySandbox(ctx context.Context, key pin.Key, cookies map[uint64]bool) error {
+	places, err := s.Root.Entries(pin.Sandbox(key))
+	if err != nil || len(places) > 0 {
+		return err
+	}
+	members, err := s.Root.Members(key)
+	if err != nil || len(members) > 0 {
+		return err
+	}
+	var errs []error
+	for cookie := range cookies {
+		errs = append(errs, s.Root.UnindexNetns(ctx, cookie, key))
+	}
+	return errors.Join(errs...)
+}
+
+// ClaimSandbox makes sure that nothing in a sandbox belongs to another network
+// namespace: what did is retired if that one is gone, and ErrInUse if it is not.
+// The sandbox's lock must be held.
+func (s *Session) ClaimSandbox(key pin.Key, sub *Subject) error {
+	places, err := s.Root.Entries(pin.Sandbox(key))
+	if err != nil {
+		return err
+	}
+	for _, p := range places {
+		rec, err := s.readRecord(p)
+		if err != nil {
+			return err
+		}
+		if rec.Netns != nil && rec.Netns.Cookie == sub.Netns.Cookie {
+			continue
+		}
+		over, err := s.sandboxEntryOver(p, rec)
+		if err != nil {
+			return err
+		}
+		if !over {
+			return fault.New("sandbox "+sub.Identity.ContainerID, fmt.Errorf("another network namespace is recorded for its id: %w", ErrInUse),
+				"delete that sandbox first (CNI DEL)")
+		}
+		if err := s.retire(p, reasonReplaced); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Covered reports whether an entry exists at one of the places with every link
+// live. What is there and is not live is retired, so that it can be made anew.
+// The sandbox's lock must be held.
+func (s *Session) Covered(places ...pin.Place) (bool, error) {
+	for _, p := range places {
+		e, err := s.Root.Entry(p)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return false, err
+		}
+		rec, err := e.Record()
+		if err != nil {
+			return false, err
+		}
+		if allLive(e, &rec) {
+			return true, nil
+		}
+		if err := s.retire(p, reasonSevered); err != nil {
+			return false, err
+		}
+	}
+	return false, nil
+}
+
+// InterfacePlaces returns where CNI, for any network, has recorded a policy for an
+// interface of a sandbox.
+func (s *Session) InterfacePlaces(key pin.Key, ifname, policy string) ([]pin.Place, error) {
+	places, err := s.Root.Entries(pin.Sandbox(key))
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(places, func(p pin.Place) bool {
+		return p.Kind() != pin.InterfacePlace || p.Interface() != ifname || p.Policy() != policy
+	}), nil
+}
+
+// JoinSandbox records that a container uses a sandbox: what the hook attached
+// there stays until the last such container has ended.
+func (s *Session) JoinSandbox(sandbox, container pin.Key) error {
+	return s.Root.AddMember(sandbox, container)
+}
+
+// leaveSandbox takes a container out of a sandbox; the last one to leave takes
+// along what the hook attached.
+func (s *Session) leaveSandbox(ctx context.Context, sandbox, container pin.Key) error {
+	ctx, cancel := context.WithTimeout(ctx, LoadTimeout)
+	defer cancel()
+	lock, err := s.Root.Lock(ctx, pin.Sandbox(sandbox))
+	if err != nil {
+		return err
+	}
+	defer lock.Release()
+	if err := s.Root.RemoveMember(sandbox, container); err != nil {
+		return err
+	}
+	return s.sweepSandbox(ctx, sandbox)
+}
+
+// sandboxEntryOver reports whether an entry of a sandbox has lost what it was for.
+func (s *Session) sandboxEntryOver(p pin.Place, rec *pin.Record) (bool, error) {
+	e, err := s.Root.Entry(p)
+	if err != nil {
+		return false, err
+	}
+	n, err := states(e)
+	if err != nil {
+		return false, err
+	}
+	if n.live > 0 {
+		return false, nil
+	}
+	if n.unknown == 0 {
+		return true, nil
+	}
+	// Only netfilter links: they never show that the namespace has no user left.
+	if rec.By == pin.ByHook {
+		return s.containerEnded(rec)
+	}
+	return netnsEnded(rec)
+}

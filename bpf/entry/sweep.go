@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package entry
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+
+	"github.com/linkpin/linkpin/bpf/pin"
+)
+
+// sweepSize is how many entries of each kind one invocation looks at on its way
+// out: enough to heal a node within as many starts as it has containers, and a
+// cost that does not grow with their number.
+const sweepSize = 2
+
+// Sweep looks at a few entries from a random start and removes what has ended.
+// What is busy is skipped. Errors go to Warn: a sweep never fails its invocation.
+func (s *Session) Sweep(ctx context.Context) {
+	for _, sample := range []struct {
+		dir   pin.Dir
+		sweep func(context.Context, string) error
+	}{
+		{pin.DirRetired, s.sweepRetired},
+		{pin.DirStaging, s.sweepStaging},
+		{pin.DirContainers, s.sweepContainer},
+		{pin.DirSandboxes, s.sweepSandboxDir},
+		{pin.DirNetns, s.sweepNetns},
+	} {
+		names, err := s.Root.Sample(sample.dir, sweepSize)
+		if err != nil {
+			s.warn(err)
+			continue
+		}
+		for _, name := range names {
+			if err := sample.sweep(ctx, name); err != nil && !skippable(err) {
+				s.warn(err)
+			}
+		}
+	}
+}
+
+// skippable reports errors that mean that somebody else is at work on an entry.
+func skippable(err error) bool {
+	return errors.Is(err, pin.ErrBusy) || errors.Is(err, pin.ErrNotExist) || errors.Is(err, fs.ErrNotExist)
+}
+
+func (s *Session) sweepRetired(_ context.Context, name string) error {
+	_, err := s.settle(pin.RetiredEntry(name), settleDrained)
+	return err
+}
+
+func (s *Session) sweepStaging(_ context.Context, name string) error {
+	return s.Root.RemoveStaging(name)
+}
+
+func (s *Session) sweepNetns(_ context.Context, name string) error {
+	cookie, err := pin.ParseCookie(name)
+	if err != nil {
+		return err
+	}
+	return s.Root.RemoveDangling(cookie)
+}
+
+func (s *Session) sweepContainer(ctx context.Context, name string) error {
+	key, err := pin.ParseKey(name)
+	if err != nil {
+		return err
+	}
+	lock, err := s.Root.TryLock(pin.Container(key))
+	if err != nil {
+		return err
+	}
+	defer lock.Release()
+	return s.endContainer(ctx, key)
+}
+
+func (s *Session) sweepSandboxDir(ctx context.Context, name string) error {
+	key, err := pin.ParseKey(name)
+	if err != nil {
+		return err
+	}
+	lock, err := s.Root.TryLock(pin.Sandbox(key))
+	if err != nil {
+		return err
+	}
+	defer lock.Release()
+	return s.sweepSandbox(ctx, key)
+}
+
+// sweepSandbox removes members that have ended, and retires entries that have
+// lost their target or, if the hook made them, their last member. The sandbox's
+// lock must be held.
+func (s *Session) sweepSandbox(ctx context.Context, key pin.Key) error {
+	members, err := s.Root.Members(key)
+	if err != nil {
+		return err
+	}
+	left := 0
+	for _, m := range members {
+		ended, err := s.memberEnded(m)
+		if err != nil {
+			return err
+		}
+		if !ended {
+			left++
+			continue
+		}
+		if err := s.Root.RemoveMember(key, m); err != nil {
+			return err
+		}
+	}
+	places, err := s.Root.Entries(pin.Sandbox(key))
+	if err != nil {
+		return err
+	}
+	var errs []error
+	cookies := map[uint64]bool{}
+	for _, p := range places {
+		rec, err := s.readRecord(p)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if rec.Netns != nil {
+			cookies[rec.Netns.Cookie] = true
+		}
+		over, reason := rec.By == pin.ByHook && left == 0, reasonEnded
+		if !over {
+			over, err = s.sandboxEntryOver(p, rec)
+			reason = reasonSevered
+		}
+		if err == nil && over {
+			err = s.retire(p, reason)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(append(errs, s.tidySandbox(ctx, key, cookies))...)
+}
+
+// memberEnded reports whether a container that joined a sandbox has no entry left,
+// or only such that have ended. A container that is just being created holds the
+// sandbox's lock, so it is never seen here without its entries.
+func (s *Session) memberEnded(container pin.Key) (bool, error) {
+	places, err := s.Root.Entries(pin.Container(container))
+	if errors.Is(err, fs.ErrNotExist) {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	for _, p := range places {
+		rec, err := s.readRecord(p)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return false, err
+		}
+		if ended, err := s.containerEnded(rec); err != nil || !ended {
+			return false, err
+		}
+	}
+	return true, nil
+}

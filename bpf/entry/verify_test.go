@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package entry
+
+import (
+	"context"
+	"errors"
+	"os"
+	"testing"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/linkpin/linkpin/bpf/attach"
+	"github.com/linkpin/linkpin/bpf/bpftest"
+	"github.com/linkpin/linkpin/bpf/load"
+	"github.com/linkpin/linkpin/bpf/pin"
+	"github.com/linkpin/linkpin/specs"
+)
+
+// verified returns the findings on one entry, and its first link's path.
+func (f *fixture) verified(t testing.TB, p pin.Place) ([]Finding, string) {
+	t.Helper()
+	item, ok := f.Look(p)
+	if !ok {
+		t.Fatalf("no entry %s", p)
+	}
+	e, err := f.Root.Entry(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := ""
+	if names := e.Links(); len(names) > 0 {
+		path = e.LinkPath(names[0])
+	} else if item.Record != nil && len(item.Record.Programs) > 0 {
+		path = e.LinkPath(item.Record.Programs[0].Name)
+	}
+	return f.Verify(item), path
+}
+
+// Every way to take a program off that the kernel does not refuse, on a cgroup and
+// on an interface: verify sees it, repair mends it, and then all is in order.
+func TestRepairMends(t *testing.T) {
+	thieves := []struct {
+		name  string
+		steal func(t *testing.T, f *fixture, path string)
+		want  Problem
+	}{
+		{"force-detach", func(t *testing.T, _ *fixture, path string) {
+			withLink(t, path, func(l *attach.Link) error { return l.Detach() })
+		}, ProblemSevered},
+		{"unpin while somebody holds the link", func(t *testing.T, _ *fixture, path string) {
+			l, err := attach.OpenPinned(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { l.Close() })
+			remove(t, path)
+		}, ProblemUnpinned},
+		{"unpin", func(t *testing.T, _ *fixture, path string) {
+			// The descriptor is held across it: the kernel frees a last pin later.
+			l, err := attach.OpenPinned(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			remove(t, path)
+			if err := l.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}, ProblemMissing},
+		{"update", func(t *testing.T, f *fixture, path string) {
+			other := f.other(t, path)
+			withLink(t, path, func(l *attach.Link) error { return l.Update(other) })
+		}, ProblemProgram},
+	}
+	ps := interfacePlans(t)
+	ps["cg"] = plan(t, "cg", program("read_cgroup", "cgroup_skb/egress"))
+	for _, target := range []string{"cg", "tcx", "xdp"} {
+		for _, thief := range thieves {
+			t.Run(target+"/"+thief.name, func(t *testing.T) {
+				f := newFixture(t, ps)
+				var place pin.Place
+				if target == "cg" {
+					c := newContainer(t, "web")
+					f.mustAttach(t, c, target)
+					place = pin.ContainerEntry(c.key, target)
+				} else {
+					s := newSandbox(t, "pod", "lpver0")
+					f.mustAdd(t, s, target)
+					place = pin.InterfaceEntry(s.sub.Sandbox, "net", "eth0", target)
+				}
+				findings, path := f.verified(t, place)
+				if len(findings) != 0 {
+					t.Fatalf("before: %+v", findings)
+				}
+				thief.steal(t, f, path)
+				findings, _ = f.verified(t, place)
+				if len(findings) != 1 || findings[0].Problem != thief.want || !findings[0].Problem.Drift() {
+					t.Fatalf("after the theft: %+v, want %s", findings, thief.want)
+				}
+				findings, err := f.Repair(context.Background(), place)
+				if err != nil || len(findings) != 1 || findings[0].Repaired == "" || findings[0].Err != nil {
+					t.Fatalf("repair: %+v, %v", findings, err)
+				}
+				if findings, _ = f.verified(t, place); len(findings) != 0 {
+					t.Errorf("after the repair: %+v", findings)
+				}
+				item, _ := f.Look(place)
+				if item.Links[0].Info.State != attach.Live {
+					t.Errorf("link after the repair: %+v", item.Links[0])
+				}
+			})
+		}
+	}
+}
+
+func withLink(t *testing.T, path string, fn func(*attach.Link) error) {
+	t.Helper()
+	l, err := attach.OpenPinned(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if err := fn(l); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func remove(t *testing.T, path string) {
+	t.Helper()
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// other loads a different program that fits the link at path.
+func (f *fixture) other(t *testing.T, path string) *ebpf.Program {
+	t.Helper()
+	info, err := linkInfo(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	symbol := map[specs.TargetKind]string{specs.TargetCgroup: "connect4", specs.TargetInterface: "connect4"}[info.Hook.Target()]
+	p := plan(t, "other", specs.PlanProgram{
+		Key: "x", Symbol: symbol, Hook: info.Hook, Attachments: []specs.Attachment{{Name: "x", Hook: info.Hook}},
+	})
+	col, err := load.Load(context.Background(), load.Options{Plan: p, Object: f.Plans.Object, Attach: []string{"x"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { col.Close() })
+	return col.Programs["x"]
+}
+
+// A target that has ended is no drift.
+func TestEndedTargetIsNoDrift(t *testing.T) {
+	f := newFixture(t, plans{"a": plan(t, "a", program("connect4", "cgroup/connect4"))})
+	c := newContainer(t, "web")
+	f.mustAttach(t, c, "a")
+	place := pin.ContainerEntry(c.key, "a")
+	c.end(t)
+	c.sub.Cgroup.Close()
+	bpftest.RemoveCgroup(t, c.dir)
+	bpftest.Eventually(t, "link is severed", func() error {
+		findings, _ := f.verified(t, place)
+		if len(findings) != 1 || findings[0].Problem != ProblemEnded {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+}
+
+func TestEndedInterfaceIsNoDrift(t *testing.T) {
+	f := newFixture(t, interfacePlans(t))
+	s := newSandbox(t, "pod", "lpend0")
+	f.mustAdd(t, s, "tcx", "xdp")
+	s.kill(t)
+	for _, p := range []string{"tcx", "xdp"} {
+		bpftest.Eventually(t, "link is severed", func() error {
+			findings, _ := f.verified(t, pin.InterfaceEntry(s.sub.Sandbox, "net", "eth0", p))
+			if len(findings) != 1 || findings[0].Problem != ProblemEnded {
+				return errors.New("not yet")
+			}
+			return nil
+		})
+	}
+}
+
+// Somebody else's XDP program stays where it is: what is lost is reported.
+func TestRepairLeavesOthersAlone(t *testing.T) {
+	f := newFixture(t, interfacePlans(t))
+	s := newSandbox(t, "pod", "lpoth0")
+	f.mustAdd(t, s, "xdp")
+	place := pin.InterfaceEntry(s.sub.Sandbox, "net", "eth0", "xdp")
+	_, path := f.verified(t, place)
+	other := f.other(t, path)
+	withLink(t, path, func(l *attach.Link) error { return l.Detach() })
+	foreign, err := attach.Attach(other, specs.Attachment{Name: "foreign", Hook: specs.HookXDP, Side: specs.SideContainer},
+		attach.Target{Interface: s.iface})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer foreign.Close()
+	findings, err := f.Repair(context.Background(), place)
+	if err != nil || len(findings) != 1 || !errors.Is(findings[0].Err, attach.ErrBusy) {
+		t.Fatalf("%+v, %v", findings, err)
+	}
+	if info, err := foreign.Info(); err != nil || info.State != attach.Live {
+		t.Errorf("the other program: %+v, %v", info, err)
+	}
+}

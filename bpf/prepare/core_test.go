@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package prepare
+
+import (
+	"testing"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/linkpin/linkpin/bpf/load"
+)
+
+// core is a policy over the object with relocations.
+const core = "object: {file: core.bpf.o}\nprograms: {len_offset: {direction: to-container}, exists: {direction: to-container}, enum_value: {direction: to-container}}\n"
+
+// The loader must come to the same program with and without the fixups.
+func TestFixups(t *testing.T) {
+	p := must(t, core)
+	if p.Plan.Kernel != load.Kernel() {
+		t.Errorf("kernel %q", p.Plan.Kernel)
+	}
+	for key, want := range map[string]int{"len_offset": 1, "exists": 4, "enum_value": 1} {
+		if got := len(programOf(t, p, key).Fixups); got != want {
+			t.Errorf("%s: %d fixups, want %d", key, got, want)
+		}
+	}
+	with := results(t, p)
+	for i := range p.Plan.Programs {
+		p.Plan.Programs[i].Fixups = nil
+	}
+	p.Plan.Kernel = ""
+	without := results(t, p)
+	for key, want := range without {
+		if with[key] != want {
+			t.Errorf("%s returns %d with fixups and %d without", key, with[key], want)
+		}
+	}
+	if without["exists"] != 1 || without["enum_value"] != int(3) || without["len_offset"] == 0 {
+		t.Errorf("results %v", without)
+	}
+}
+
+func results(t *testing.T, p *Prepared) map[string]int {
+	t.Helper()
+	c, err := load.Load(t.Context(), load.Options{
+		Plan:     &p.Plan,
+		Object:   func(sum string) ([]byte, error) { return p.Objects[sum], nil },
+		Programs: keys(p),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	out := map[string]int{}
+	for key, prog := range c.Programs {
+		ret, err := prog.Run(&ebpf.RunOptions{Data: make([]byte, 64)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		out[key] = int(ret)
+	}
+	return out
+}
+
+func TestNoFixupsWithoutRelocations(t *testing.T) {
+	if p := must(t, plain); p.Plan.Kernel != "" {
+		t.Errorf("the plan depends on kernel %q", p.Plan.Kernel)
+	}
+}
+
+// The field does not exist, so the program can't run: that is for the verifier to
+// say.
+func TestPoisoned(t *testing.T) {
+	p := must(t, "object: {file: core.bpf.o}\nprograms: {poisoned: {direction: to-container}}\n")
+	_, err := p.Verify(t.Context())
+	wantErrors(t, err, []string{"p.yaml:2: programs.poisoned", "it needs a type, field or value that this kernel does not have"})
+}

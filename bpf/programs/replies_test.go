@@ -1,0 +1,353 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package programs
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// pair is a packet that arrives and one that goes out.
+type pair struct {
+	in, out []byte
+	want    egressReason
+}
+
+// TestReplies: under default deny, what answers a packet from outside passes.
+func TestReplies(t *testing.T) {
+	tcpPair := func(in, out byte, want egressReason) pair {
+		return pair{between(other4, ctr4, 6, tcpSegment(5555, 80, in)), between(ctr4, other4, 6, tcpSegment(80, 5555, out)), want}
+	}
+	echo := func(request, reply byte, id uint16, want egressReason) pair {
+		return pair{between(other4, ctr4, 1, icmpMessage(request, 7)), between(ctr4, other4, 1, icmpMessage(reply, id)), want}
+	}
+	echo6 := func(request, reply byte, id uint16, want egressReason) pair {
+		return pair{between(other6, ctr6, 58, icmpMessage(request, 7)), between(ctr6, other6, 58, icmpMessage(reply, id)), want}
+	}
+	syn4 := between(other4, ctr4, 6, tcpSegment(5555, 80, syn))
+	udp4 := between(other4, ctr4, 17, udpDatagram(5555, 53))
+	tests := map[string]pair{
+		"TCP answered":                {in: syn4, out: between(ctr4, other4, 6, tcpSegment(80, 5555, syn|ack)), want: passed},
+		"TCP later":                   tcpPair(syn, ack, passed),
+		"TCP reset":                   tcpPair(syn, rst|ack, passed),
+		"TCP called back":             tcpPair(syn, syn, noRule),
+		"TCP without opening":         tcpPair(ack, ack, noRule),
+		"TCP answer to our opening":   tcpPair(syn|ack, ack, noRule),
+		"TCP to another port":         {syn4, between(ctr4, other4, 6, tcpSegment(80, 5556, ack)), noRule},
+		"TCP from another port":       {syn4, between(ctr4, other4, 6, tcpSegment(81, 5555, ack)), noRule},
+		"TCP to another address":      {syn4, between(ctr4, peer4, 6, tcpSegment(80, 5555, ack)), noRule},
+		"TCP answered by UDP":         {syn4, between(ctr4, other4, 17, udpDatagram(80, 5555)), noRule},
+		"TCP over IPv6":               {between(other6, ctr6, 6, tcpSegment(5555, 80, syn)), between(ctr6, other6, 6, tcpSegment(80, 5555, syn|ack)), passed},
+		"TCP, tagged":                 {eth(typeIPv4, syn4[14:], typeVLAN), between(ctr4, other4, 6, tcpSegment(80, 5555, ack)), passed},
+		"TCP, cut off":                {between(other4, ctr4, 6, tcpSegment(5555, 80, syn)[:13]), between(ctr4, other4, 6, tcpSegment(80, 5555, ack)), noRule},
+		"TCP, answer cut off":         {syn4, between(ctr4, other4, 6, tcpSegment(80, 5555, ack)[:13]), noRule},
+		"UDP answered":                {udp4, between(ctr4, other4, 17, udpDatagram(53, 5555)), passed},
+		"UDP to another port":         {udp4, between(ctr4, other4, 17, udpDatagram(53, 5556)), noRule},
+		"UDP from another port":       {udp4, between(ctr4, other4, 17, udpDatagram(54, 5555)), noRule},
+		"UDP over IPv6":               {between(other6, ctr6, 17, udpDatagram(5555, 53)), between(ctr6, other6, 17, udpDatagram(53, 5555)), passed},
+		"UDP, later fragment":         {udp4, v4{src: ctr4, dst: other4, proto: 17, fragment: 1}.frame(udpDatagram(53, 5555)), noRule},
+		"UDP, fragment arrived":       {v4{src: other4, dst: ctr4, proto: 17, fragment: 1}.frame(udpDatagram(5555, 53)), between(ctr4, other4, 17, udpDatagram(53, 5555)), noRule},
+		"echo answered":               echo(8, 0, 7, passed),
+		"echo, another identifier":    echo(8, 0, 8, noRule),
+		"echo, request back":          echo(8, 8, 7, noRule),
+		"echo reply is no request":    echo(0, 0, 7, noRule),
+		"timestamp is no echo":        echo(13, 0, 7, noRule),
+		"echo6 answered":              echo6(128, 129, 7, passed),
+		"echo6, another identifier":   echo6(128, 129, 8, noRule),
+		"echo6, request back":         echo6(128, 128, 7, noRule),
+		"echo6 reply is no request":   echo6(129, 129, 7, noRule),
+		"SCTP is not tracked":         {between(other4, ctr4, 132, append(slices.Concat(be16(5555), be16(80)), make([]byte, 12)...)), between(ctr4, other4, 132, append(slices.Concat(be16(80), be16(5555)), make([]byte, 12)...)), noRule},
+		"what arrived was not IP":     {eth(typeARP, make([]byte, 28)), between(ctr4, other4, 17, udpDatagram(0, 0)), noRule},
+		"what arrived was unreadable": {v4{src: other4, dst: ctr4, proto: 17, version: 0x44}.frame(udpDatagram(5555, 53)), between(ctr4, other4, 17, udpDatagram(53, 5555)), noRule},
+	}
+	for name, test := range tests {
+		e := loadEgressTest(t, setup{})
+		if got := e.send(t, test.out); got != noRule {
+			t.Errorf("%s, before anything arrived: %d, want %d", name, got, noRule)
+		}
+		e.receive(t, test.in)
+		if got := e.send(t, test.out); got != test.want {
+			t.Errorf("%s: %d, want %d", name, got, test.want)
+		}
+		e = loadEgressTest(t, setup{noReplies: true})
+		e.receive(t, test.in)
+		if got := e.send(t, test.out); got != noRule {
+			t.Errorf("%s, without allow_replies: %d, want %d", name, got, noRule)
+		}
+		if n := entries(t, e); n != 0 {
+			t.Errorf("%s, without allow_replies: %d flows are kept", name, n)
+		}
+	}
+}
+
+// entries counts the flows that are remembered.
+func entries(t *testing.T, e *egress) int {
+	t.Helper()
+	var flow egressFlow
+	var last uint64
+	n := 0
+	for it := e.FlowsTcp.Iterate(); it.Next(&flow, &last); n++ {
+	}
+	for it := e.FlowsOther.Iterate(); it.Next(&flow, &last); n++ {
+	}
+	return n
+}
+
+// TestDenyBeatsReplies: who is denied gets no answer either.
+func TestDenyBeatsReplies(t *testing.T) {
+	e := loadEgressTest(t, setup{deny: lists{other4 + "/32": {rule(protoTCP)}}})
+	e.receive(t, between(other4, ctr4, 6, tcpSegment(5555, 80, syn)))
+	if got := e.send(t, between(ctr4, other4, 6, tcpSegment(80, 5555, syn|ack))); got != denied {
+		t.Errorf("answer to a denied address: %d, want %d", got, denied)
+	}
+}
+
+// TestNoFlowForWhatTheListsDecide: answers of servers that the container asks must
+// not fill the maps, nor must packets under default allow.
+func TestNoFlowForWhatTheListsDecide(t *testing.T) {
+	e := loadEgressTest(t, setup{allow: lists{other4 + "/32": {rule(protoUDP, 53)}}, deny: lists{peer4 + "/32": everything}})
+	e.receive(t, between(other4, ctr4, 17, udpDatagram(53, 40000)))
+	e.receive(t, between(peer4, ctr4, 17, udpDatagram(53, 40000)))
+	e.receive(t, between(peer4, ctr4, 6, tcpSegment(5555, 80, syn)))
+	if n := entries(t, e); n != 0 {
+		t.Errorf("%d flows, want none", n)
+	}
+	e = loadEgressTest(t, setup{defaultAllow: true})
+	e.receive(t, between(other4, ctr4, 17, udpDatagram(53, 40000)))
+	if n := entries(t, e); n != 0 {
+		t.Errorf("default allow: %d flows, want none", n)
+	}
+}
+
+// TestFlowNotation: maps hold ports in host order and the packet's time.
+func TestFlowNotation(t *testing.T) {
+	e := loadEgressTest(t, setup{})
+	e.receive(t, between(other6, ctr6, 17, udpDatagram(5555, 53)))
+	var last uint64
+	key := egressFlow{Remote: mapped(other6), RemotePort: 5555, LocalPort: 53, Proto: protoUDP}
+	if err := e.FlowsOther.Lookup(key, &last); err != nil {
+		t.Fatal(err)
+	}
+	if now := monotonic(t); last > now || now-last > uint64(time.Minute) {
+		t.Errorf("time %d, now is %d", last, now)
+	}
+	e.receive(t, between(other4, ctr4, 6, tcpSegment(5555, 80, syn)))
+	key = egressFlow{Remote: mapped(other4), RemotePort: 5555, LocalPort: 80, Proto: protoTCP}
+	if err := e.FlowsTcp.Lookup(key, &last); err != nil {
+		t.Error(err)
+	}
+}
+
+func monotonic(t *testing.T) uint64 {
+	t.Helper()
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+		t.Fatal(err)
+	}
+	return uint64(now.Nano())
+}
+
+// TestReplyTime: UDP and ICMP are answered for reply_seconds after the last packet, TCP without limit.
+func TestReplyTime(t *testing.T) {
+	e := loadEgressTest(t, setup{replySeconds: 10})
+	ago := func(key egressFlow, age time.Duration) {
+		m := e.FlowsOther
+		if key.Proto == protoTCP {
+			m = e.FlowsTcp
+		}
+		if err := m.Put(key, monotonic(t)-uint64(age)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	key := egressFlow{Remote: mapped(other4), RemotePort: 5555, LocalPort: 53, Proto: protoUDP}
+	answer := between(ctr4, other4, 17, udpDatagram(53, 5555))
+	ago(key, 9*time.Second)
+	if got := e.send(t, answer); got != passed {
+		t.Errorf("after 9 s: %d, want passed", got)
+	}
+	ago(key, 11*time.Second)
+	if got := e.send(t, answer); got != noRule {
+		t.Errorf("after 11 s: %d, want %d", got, noRule)
+	}
+	e.receive(t, between(other4, ctr4, 17, udpDatagram(5555, 53)))
+	if got := e.send(t, answer); got != passed {
+		t.Errorf("after another packet: %d, want passed", got)
+	}
+	ago(key, -time.Second) // written by another CPU in the meantime
+	if got := e.send(t, answer); got != passed {
+		t.Errorf("packet of just now: %d, want passed", got)
+	}
+	ago(egressFlow{Remote: mapped(other4), RemotePort: 5555, LocalPort: 80, Proto: protoTCP}, time.Hour)
+	if got := e.send(t, between(ctr4, other4, 6, tcpSegment(80, 5555, ack))); got != passed {
+		t.Errorf("TCP after an hour: %d, want passed", got)
+	}
+}
+
+// TestFlowsOfOneNamespace: what a socket saw arrive, perhaps in a namespace that the
+// container made for itself, counts neither at the interface nor for other sockets.
+func TestFlowsOfOneNamespace(t *testing.T) {
+	e := loadEgressTest(t, setup{})
+	key := egressFlow{Remote: mapped(other4), RemotePort: 5555, LocalPort: 53, Proto: protoUDP, Netns: 4711}
+	if err := e.FlowsOther.Put(key, monotonic(t)); err != nil {
+		t.Fatal(err)
+	}
+	answer := between(ctr4, other4, 17, udpDatagram(53, 5555))
+	if got := e.send(t, answer); got != noRule {
+		t.Errorf("at the interface: %d, want %d", got, noRule)
+	}
+	// The socket of a test run has no namespace that was recorded.
+	e.receive(t, between(other4, ctr4, 17, udpDatagram(5555, 53)))
+	ifindex := device(t)
+	if got := e.sendFromSocket(t, answer, ifindex); got != noRule {
+		t.Errorf("at a socket that was made before its namespace could be recorded: %d, want %d", got, noRule)
+	}
+	if got := e.send(t, answer); got != passed {
+		t.Errorf("at the interface, after it arrived there: %d, want passed", got)
+	}
+	before := entries(t, e)
+	if ret := run(t, e.SkbIngress, between(peer4, ctr4, 17, udpDatagram(5555, 53)), ifindex); ret != 1 {
+		t.Errorf("skb_ingress returned %d, want 1", ret)
+	}
+	if n := entries(t, e); n != before {
+		t.Error("a socket without recorded namespace left a flow")
+	}
+}
+
+// TestICMPErrors: an error passes where a packet to the sender of the quoted one would.
+func TestICMPErrors(t *testing.T) {
+	e := loadEgressTest(t, setup{
+		allow: lists{other4 + "/32": {rule(protoUDP, 53)}, other6 + "/128": {rule(protoUDP, 53)}},
+		deny:  lists{other4 + "/32": {rule(protoUDP, 5300)}},
+	})
+	e.receive(t, between(other4, ctr4, 17, udpDatagram(5555, 9)))
+	e.receive(t, between(other4, ctr4, 6, tcpSegment(5555, 9, syn)))
+	e.receive(t, between(other6, ctr6, 17, udpDatagram(5555, 9)))
+	// Recorded before the deny rule was there, say.
+	if err := e.FlowsOther.Put(egressFlow{Remote: mapped(other4), RemotePort: 5300, LocalPort: 9, Proto: protoUDP}, monotonic(t)); err != nil {
+		t.Fatal(err)
+	}
+
+	unreachable := func(dst string, kind byte, quoted []byte) []byte {
+		return v4{src: ctr4, dst: dst, proto: 1}.frame(icmpMessage(kind, 0, quoted...))
+	}
+	quote := func(proto byte, payload []byte) []byte {
+		return v4{src: other4, dst: ctr4, proto: proto}.packet(payload)
+	}
+	unreachable6 := func(dst string, kind byte, quoted []byte) []byte {
+		return v6{src: ctr6, dst: dst, next: 58}.frame(icmpMessage(kind, 0, quoted...))
+	}
+	quote6 := func(payload []byte) []byte { return v6{src: other6, dst: ctr6, next: 17}.packet(payload) }
+	for name, test := range map[string]struct {
+		frame []byte
+		want  egressReason
+	}{
+		"late answer of an allowed server": {unreachable(other4, 3, quote(17, udpDatagram(53, 40000))), passed},
+		"time exceeded":                    {unreachable(other4, 11, quote(17, udpDatagram(53, 40000))), passed},
+		"parameter problem":                {unreachable(other4, 12, quote(17, udpDatagram(53, 40000))), passed},
+		"redirect":                         {unreachable(other4, 5, quote(17, udpDatagram(53, 40000))), noRule},
+		"closed UDP port":                  {unreachable(other4, 3, quote(17, udpDatagram(5555, 9))), passed},
+		"closed TCP port":                  {unreachable(other4, 3, quote(6, tcpSegment(5555, 9, syn))), passed},
+		"nothing arrived":                  {unreachable(other4, 3, quote(17, udpDatagram(5556, 9))), noRule},
+		"denied":                           {unreachable(other4, 3, quote(17, udpDatagram(5300, 9))), noRule},
+		"to somebody else":                 {unreachable(peer4, 3, quote(17, udpDatagram(53, 40000))), noRule},
+		"quoted packet cut off":            {unreachable(other4, 3, quote(17, udpDatagram(53, 40000))[:19]), noRule},
+		"quoted header cut off":            {unreachable(other4, 3, quote(6, tcpSegment(5555, 9, syn))[:28]), noRule},
+		"IPv6, late answer":                {unreachable6(other6, 1, quote6(udpDatagram(53, 40000))), passed},
+		"IPv6, closed port":                {unreachable6(other6, 4, quote6(udpDatagram(5555, 9))), passed},
+		"IPv6, nothing arrived":            {unreachable6(other6, 1, quote6(udpDatagram(5556, 9))), noRule},
+		"IPv6, to somebody else":           {unreachable6(peer6, 1, quote6(udpDatagram(53, 40000))), noRule},
+		"IPv6, type 0":                     {unreachable6(other6, 0, quote6(udpDatagram(53, 40000))), noRule},
+		"IPv6, type 5":                     {unreachable6(other6, 5, quote6(udpDatagram(53, 40000))), noRule},
+	} {
+		if got := e.send(t, test.frame); got != test.want {
+			t.Errorf("%s: %d, want %d", name, got, test.want)
+		}
+	}
+}
+
+// TestLinkUpkeep: neighbour discovery and listener reports pass to the link only.
+func TestLinkUpkeep(t *testing.T) {
+	const linkLocal, solicited, allRouters, mld2 = "fe80::1", "ff02::1:ff00:1", "ff02::2", "ff02::16"
+	nd := func(dst string, kind, hops byte) []byte {
+		return v6{src: ctr6, dst: dst, next: 58, hops: hops}.frame(icmpMessage(kind, 0, ip(dst)...))
+	}
+	mld := func(dst string, kind, hops byte) []byte {
+		return v6{src: "fe80::2", dst: dst, next: 58, hops: hops, extensions: []ext{padding(0, 0)}}.frame(icmpMessage(kind, 0, make([]byte, 16)...))
+	}
+	tests := map[string]struct {
+		frame []byte
+		want  egressReason
+	}{
+		"solicitation":                      {nd(solicited, 135, 255), passed},
+		"solicitation, link-local":          {nd(linkLocal, 135, 255), passed},
+		"solicitation, end of link-local":   {nd("febf:ffff::1", 135, 255), passed},
+		"solicitation, behind link-local":   {nd("fec0::1", 135, 255), noRule},
+		"advertisement, all nodes":          {nd("ff02::1", 136, 255), passed},
+		"advertisement, link-local":         {nd(linkLocal, 136, 255), passed},
+		"router solicitation":               {nd(allRouters, 133, 255), passed},
+		"router advertisement":              {nd("ff02::1", 134, 255), noRule},
+		"redirect":                          {nd(linkLocal, 137, 255), noRule},
+		"echo to the link":                  {nd("ff02::1", 128, 255), noRule},
+		"advertisement, stranger":           {nd(other6, 136, 255), noRule},
+		"solicitation, stranger":            {nd(other6, 135, 255), noRule},
+		"solicitation, site multicast":      {nd("ff05::1", 135, 255), noRule},
+		"listener report":                   {mld(mld2, 143, 1), passed},
+		"listener report, version 1":        {mld("ff0e::1234", 131, 1), passed},
+		"listener done":                     {mld(allRouters, 132, 1), passed},
+		"listener report that travels":      {mld("ff0e::1234", 143, 2), noRule},
+		"listener report to an address":     {mld(other6, 143, 1), noRule},
+		"listener query":                    {mld("ff02::1", 130, 1), noRule},
+		"solicitation, cut off":             {v6{src: ctr6, dst: linkLocal, next: 58, hops: 255}.frame([]byte{135, 0, 0, 0}), noRule},
+		"solicitation in IPv4":              {v4{src: ctr4, dst: other4, proto: 58, ttl: 255}.frame(icmpMessage(135, 0)), noRule},
+		"protocol that looks like ND":       {v6{src: ctr6, dst: linkLocal, next: 253, hops: 255}.frame(icmpMessage(135, 0)), noRule},
+		"solicitation to an IPv4 neighbour": {v4{src: ctr4, dst: peer4, proto: 1}.frame(icmpMessage(135, 0)), noRule},
+	}
+	e := loadEgressTest(t, setup{})
+	for name, test := range tests {
+		if got := e.send(t, test.frame); got != test.want {
+			t.Errorf("%s: %d, want %d", name, got, test.want)
+		}
+	}
+	// The lists have no say in it: a rule against all of IPv6 would cut off IPv6 for good.
+	e = loadEgressTest(t, setup{defaultAllow: true, deny: lists{"::/0": everything}})
+	if got := e.send(t, nd(solicited, 135, 255)); got != passed {
+		t.Errorf("solicitation under a deny rule for everything: %d, want passed", got)
+	}
+}
+
+// TestNeighbours: an address is a neighbour's once a discovery message came from it
+// that no router can have passed on. That holds without allow_replies, too.
+func TestNeighbours(t *testing.T) {
+	from := func(kind, hops byte) []byte {
+		return v6{src: peer6, dst: ctr6, next: 58, hops: hops}.frame(icmpMessage(kind, 0, ip(ctr6)...))
+	}
+	advert := v6{src: ctr6, dst: peer6, next: 58, hops: 255}.frame(icmpMessage(136, 0, ip(ctr6)...))
+	solicit := v6{src: ctr6, dst: peer6, next: 58, hops: 255}.frame(icmpMessage(135, 0, ip(peer6)...))
+	for _, s := range []setup{{}, {noReplies: true}} {
+		for _, test := range []struct {
+			name string
+			in   []byte
+			want egressReason
+		}{
+			{"solicitation", from(135, 255), passed},
+			{"advertisement", from(136, 255), passed},
+			{"solicitation that was passed on", from(135, 254), noRule},
+			{"router advertisement", from(134, 255), noRule},
+			{"in IPv4", v4{src: peer4, dst: ctr4, proto: 58, ttl: 255}.frame(icmpMessage(135, 0)), noRule},
+		} {
+			e := loadEgressTest(t, s)
+			e.receive(t, test.in)
+			for _, out := range [][]byte{advert, solicit} {
+				if got := e.send(t, out); got != test.want {
+					t.Errorf("after a %s, %+v: %d, want %d", test.name, s, got, test.want)
+				}
+			}
+			if got := e.send(t, between(ctr6, peer6, 58, icmpMessage(129, 135))); got != noRule {
+				t.Errorf("after a %s: an echo reply to a neighbour: %d, want %d", test.name, got, noRule)
+			}
+		}
+	}
+}

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/linkpin/linkpin/specs/applied"
+	"github.com/linkpin/linkpin/specs/fault"
+)
+
+// doctorOutput is `linkpin doctor -o json`.
+type doctorOutput struct {
+	Findings []finding `json:"findings"`
+}
+
+// finding is what doctor says about one thing.
+type finding struct {
+	Level  level  `json:"level"`
+	What   string `json:"what"`
+	Detail string `json:"detail"`
+	Remedy string `json:"remedy,omitempty"`
+}
+
+// level says how bad a finding is.
+type level string
+
+const (
+	levelOK   level = "ok"
+	levelWarn level = "warn" // something that policies may need is missing
+	levelFail level = "fail" // containers can't start under their policies
+)
+
+// doctor collects findings.
+type doctor struct {
+	*app
+	policies string // directory of the policy files
+	exempt   string
+	findings []finding
+}
+
+func (d *doctor) ok(what, format string, args ...any) {
+	d.findings = append(d.findings, finding{levelOK, what, fault.OneLine(fmt.Sprintf(format, args...)), ""})
+}
+
+// bad notes a problem. An error that has its own remedy keeps it.
+func (d *doctor) bad(l level, what string, err error, remedy string) {
+	f := finding{Level: l, What: what, Detail: err.Error(), Remedy: remedy}
+	var e *fault.Error
+	if errors.As(err, &e) && e.Remedy != "" && remedy == "" {
+		f.Detail, f.Remedy = e.Object+": "+e.Cause.Error(), e.Remedy
+	}
+	f.Detail, f.Remedy = fault.OneLine(f.Detail), fault.OneLine(f.Remedy)
+	d.findings = append(d.findings, f)
+}
+
+func (a *app) doctorCommand() *cobra.Command {
+	d := &doctor{app: a}
+	cmd := &cobra.Command{
+		Use:   "doctor",
+		Short: "Check the machine: kernel, mounts, capabilities, policies",
+		Long: `Check what linkpin needs of this machine. The kernel's features are not guessed from its
+version: every kind of link is made once, in a new cgroup and a new network namespace
+that are removed again.
+
+Each finding is one line: ok, warn (some policies may not work) or fail (containers can't
+start under their policies). Exit code: 1 if there is a fail.`,
+	}
+	cmd.Flags().StringVar(&d.policies, "dir", DefaultPolicies, "directory of the policies")
+	cmd.Flags().StringVar(&d.exempt, "exempt", applied.DefaultExempt, "file of the containers that may start without policies")
+	cmd.RunE = func(*cobra.Command, []string) error {
+		d.checkKernel()
+		d.checkCapabilities()
+		d.checkBPFFS()
+		missing := d.checkLinks(d.checkCgroup2())
+		d.checkApplied(missing)
+		d.checkDirectory()
+		d.checkExempt()
+		return d.print()
+	}
+	return cmd
+}
+
+func (d *doctor) print() error {
+	failed := false
+	for _, f := range d.findings {
+		failed = failed || f.Level == levelFail
+		if d.json {
+			continue
+		}
+		line := fmt.Sprintf("%-4s  %s: %s", f.Level, f.What, f.Detail)
+		if f.Remedy != "" {
+			line += "; " + f.Remedy
+		}
+		d.printf("%s\n", line)
+	}
+	if d.json {
+		if err := d.printJSON(doctorOutput{d.findings}); err != nil {
+			return err
+		}
+	}
+	if failed {
+		return exitCode(fault.ExitFailed)
+	}
+	return nil
+}

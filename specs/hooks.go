@@ -23,7 +23,7 @@ const (
 	HookXDP           Hook = "xdp"            // link: kernel 5.9
 	HookNetfilter     Hook = "netfilter"      // kernel 6.4
 	HookSKLookup      Hook = "sk_lookup"      // kernel 5.9
-	HookFlowDissector Hook = "flow_dissector" // link: kernel 5.7
+	HookFlowDissector Hook = "flow_dissector" // link: kernel 5.8
 )
 
 // cgroupHooks are all cgroup attach points with a link, kernel 5.7 if not said otherwise.

@@ -160,6 +160,11 @@ func (s *Session) over(it Item) (bool, error) {
 		return n.live == 0, err
 	case it.Place.Kind() == pin.ContainerPlace:
 		return s.containerEnded(it.Record)
+	case it.Record.By == pin.ByHook:
+		owner, _ := it.Place.Owner()
+		if n, err := s.runningMembers(owner.Key()); err != nil || n == 0 {
+			return err == nil, err
+		}
 	}
 	return s.sandboxEntryOver(it.Place, it.Record)
 }

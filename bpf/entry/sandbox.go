@@ -177,11 +177,47 @@ func (s *Session) sandboxEntryOver(p pin.Place, rec *pin.Record) (bool, error) {
 		return false, nil
 	}
 	if n.unknown == 0 {
-		return true, nil
+		lives, err := s.anyTargetLives(p, rec)
+		return err == nil && !lives, err
 	}
 	// Only netfilter links: they never show that the namespace has no user left.
+	owner, _ := p.Owner()
+	running, err := s.runningMembers(owner.Key())
+	if err != nil || running > 0 {
+		return false, err
+	}
 	if rec.By == pin.ByHook {
-		return s.containerEnded(rec)
+		return true, nil
 	}
 	return netnsEnded(rec)
+}
+
+// anyTargetLives tells a link that the kernel severed with its target from one that
+// somebody took off: the latter is drift, which a sweep must not hide.
+func (s *Session) anyTargetLives(p pin.Place, rec *pin.Record) (bool, error) {
+	for _, prog := range rec.Programs {
+		if lives, err := s.targetLives(p, rec, prog); err != nil || lives {
+			return lives, err
+		}
+	}
+	return false, nil
+}
+
+// runningMembers counts the containers of a sandbox that have not ended.
+func (s *Session) runningMembers(key pin.Key) (int, error) {
+	members, err := s.Root.Members(key)
+	if err != nil {
+		return 0, err
+	}
+	n := 0
+	for _, m := range members {
+		ended, err := s.memberEnded(m)
+		if err != nil {
+			return 0, err
+		}
+		if !ended {
+			n++
+		}
+	}
+	return n, nil
 }

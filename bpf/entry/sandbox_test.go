@@ -187,6 +187,59 @@ func TestNetfilterDoesNotHoldTheNamespace(t *testing.T) {
 	})
 }
 
+// The first container of a shared namespace may end before the others: its netfilter
+// programs stay.
+func TestNetfilterStaysForTheOtherMembers(t *testing.T) {
+	bpftest.NeedKernel(t, 6, 4, "netfilter links")
+	f := newFixture(t, plans{
+		"cg": plan(t, "cg", program("connect4", "cgroup/connect4")),
+		"nf": plan(t, "nf", program("connect4", specs.HookNetfilter, func(a *specs.Attachment) {
+			a.Netfilter = &specs.Netfilter{Family: "ipv4", Hook: "input", Priority: 10}
+		})),
+	})
+	s := newSandbox(t, "", "lpnfm0")
+	ctx := context.Background()
+	first, second := newContainer(t, "first"), newContainer(t, "second")
+	for _, c := range []*container{first, second} {
+		key, lock, err := f.LockSandbox(ctx, s.sub.Netns, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.sub.Netns, c.sub.Sandbox = s.sub.Netns, key
+		wants := c.wants("cg")
+		if c == first {
+			wants = append(wants, Want{Policy: "nf", OnError: specs.Deny, Kind: specs.TargetNetns, Place: pin.NetnsEntry(key, "nf")})
+		}
+		cl := f.lock(t, pin.Container(c.key))
+		if err := f.JoinSandbox(key, c.key); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.Attach(ctx, c.sub, wants); err != nil {
+			t.Fatal(err)
+		}
+		cl.Release()
+		lock.Release()
+	}
+	nf := pin.NetnsEntry(first.sub.Sandbox, "nf")
+	first.end(t)
+	if err := f.EndContainer(ctx, first.key); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.GC(ctx, GCOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := f.Look(nf); !ok {
+		t.Fatal("the netfilter entry went with the first container")
+	}
+	second.end(t)
+	if err := f.EndContainer(ctx, second.key); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := f.Look(nf); ok {
+		t.Error("the netfilter entry outlived the last container")
+	}
+}
+
 // The hook's interface entries stay until the last container of the sandbox ends.
 func TestLastMemberRetiresTheSandbox(t *testing.T) {
 	ps := interfacePlans(t)

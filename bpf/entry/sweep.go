@@ -128,8 +128,8 @@ func (s *Session) sweepSandbox(ctx context.Context, key pin.Key) error {
 		}
 		over, reason := rec.By == pin.ByHook && left == 0, reasonEnded
 		if !over {
-			over, err = s.sandboxEntryOver(p, rec)
 			reason = reasonSevered
+			over, err = s.sandboxEntryOver(p, rec)
 		}
 		if err == nil && over {
 			err = s.retire(p, reason)

@@ -208,3 +208,32 @@ func TestRepairLeavesOthersAlone(t *testing.T) {
 		t.Errorf("the other program: %+v, %v", info, err)
 	}
 }
+
+// What somebody took off is drift, and stays to be seen: only what the kernel severed
+// is swept.
+func TestSweepHidesNoTheft(t *testing.T) {
+	for _, thief := range []struct {
+		name  string
+		steal func(t *testing.T, path string)
+	}{
+		{"force-detach", func(t *testing.T, path string) {
+			withLink(t, path, func(l *attach.Link) error { return l.Detach() })
+		}},
+		{"unpin", remove},
+	} {
+		t.Run(thief.name, func(t *testing.T) {
+			f := newFixture(t, interfacePlans(t))
+			s := newSandbox(t, "pod", "lphid0")
+			f.mustAdd(t, s, "tcx")
+			place := pin.InterfaceEntry(s.sub.Sandbox, "net", "eth0", "tcx")
+			_, path := f.verified(t, place)
+			thief.steal(t, path)
+			if _, err := f.GC(context.Background(), GCOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			if findings, _ := f.verified(t, place); len(findings) != 1 || !findings[0].Problem.Drift() {
+				t.Errorf("after gc: %+v", findings)
+			}
+		})
+	}
+}

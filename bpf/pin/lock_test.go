@@ -141,9 +141,9 @@ func TestLockIsCheckedAgain(t *testing.T) {
 			if ok, err := same(l.fd, r.fd, childOwner.path()); err != nil || !ok {
 				t.Fatalf("the lock is not on the directory at the path: %v", err)
 			}
-			if err := stage(t, r, "p").Publish(ContainerEntry(childOwner.Key(), "p")); err != nil {
-				t.Error(err)
-			}
+			p := ContainerEntry(childOwner.Key(), "p")
+			must(t, stage(t, r, "p").Publish(p))
+			entry(t, r, p)
 			release(t, l)
 		})
 	}

@@ -176,14 +176,19 @@ func makeMissing(at int, name, path string) (int, error) {
 	if !errors.Is(err, ErrNoState) {
 		return fd, err
 	}
-	err = unix.Mkdirat(at, name, dirMode)
+	return makeDir(at, name, path)
+}
+
+// makeDir makes and opens a directory that was not there a moment ago.
+func makeDir(at int, name, path string) (int, error) {
+	err := unix.Mkdirat(at, name, dirMode)
 	if errors.Is(err, unix.EEXIST) { // somebody else was faster: is it ours?
 		return openExisting(at, name, path)
 	}
 	if err != nil {
 		return -1, makeFault(path, err)
 	}
-	fd, err = openExisting(at, name, path)
+	fd, err := openExisting(at, name, path)
 	if errors.Is(err, ErrForeign) {
 		// The umask took permissions from our own new directory. It is removed
 		// rather than chmod-ed: no mode is ever changed.

@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 
@@ -276,25 +275,25 @@ func TestCreateAtOnce(t *testing.T) {
 	}
 }
 
-// The same in one process, where the time between a look and the mkdir is met.
-func TestCreateAtOnceHere(t *testing.T) {
-	for range 30 {
-		dir := bpftest.TempBPFFS(t)
-		var wg sync.WaitGroup
-		start := make(chan struct{})
-		for range 8 {
-			wg.Go(func() {
-				<-start
-				r, err := Create(Options{Path: dir})
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				must(t, r.Close())
-			})
-		}
-		close(start)
-		wg.Wait()
+// Somebody is faster, between the look and the mkdir.
+func TestCreateLosesTheRace(t *testing.T) {
+	dir := bpftest.TempBPFFS(t)
+	createAt(t, dir)
+	asNobody(t, dir, "mkdir", "-m", "700", "theirs")
+	at, err := openMount(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeFD(t, at)
+	fd, err := makeDir(at, "linkpin", filepath.Join(dir, "linkpin"))
+	if err != nil {
+		t.Fatalf("to another linkpin: %v", err)
+	}
+	closeFD(t, fd)
+	_, err = makeDir(at, "theirs", filepath.Join(dir, "theirs"))
+	wantFault(t, err, ErrForeign)
+	if _, err := os.Lstat(filepath.Join(dir, "theirs")); err != nil {
+		t.Errorf("the directory of somebody else was removed: %v", err)
 	}
 }
 

@@ -31,6 +31,7 @@ func TestGlob(t *testing.T) {
 		{"??", "é", false},
 		{"*?", "é", true},
 		{"*??", "é", false},
+		{"*[^€]x", "€x", false},
 		{"[a-c]x", "bx", true},
 		{"[a-c]x", "dx", false},
 		{"[^a-c]x", "dx", true},

@@ -184,7 +184,7 @@ func choose(plan *specs.Plan, w Want) ([]choice, error) {
 				continue
 			}
 			if w.Kind == specs.TargetInterface {
-				if !concerns(a, w.Interface.Name) {
+				if !a.OnInterface(w.Interface.Name) {
 					continue
 				}
 				side, hook, err := attach.Resolve(a, w.Interface)
@@ -203,17 +203,12 @@ func choose(plan *specs.Plan, w Want) ([]choice, error) {
 func Attaches(plan *specs.Plan, ifname string) bool {
 	for _, p := range plan.Programs {
 		for _, a := range p.Attachments {
-			if a.Hook.Target() == specs.TargetInterface && concerns(a, ifname) {
+			if a.Hook.Target() == specs.TargetInterface && a.OnInterface(ifname) {
 				return true
 			}
 		}
 	}
 	return false
-}
-
-// concerns reports whether an attachment is for an interface of that name.
-func concerns(a specs.Attachment, ifname string) bool {
-	return a.Interface == "" || specs.Glob(a.Interface, ifname)
 }
 
 // publish pins a built entry in staging and makes it visible by one rename.

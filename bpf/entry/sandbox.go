@@ -48,10 +48,13 @@ func (s *Session) LockSandbox(ctx context.Context, ns *target.Netns, id string) 
 		// For CNI another sandbox may have the namespace already: an interface that
 		// is added to a running container whose first ones CNI did not make.
 		err = s.Root.IndexNetns(ctx, ns.Cookie, key)
-		if err != nil && !(id != "" && errors.Is(err, pin.ErrExist)) {
-			return "", nil, errors.Join(err, lock.Release())
+		if err == nil || id != "" && errors.Is(err, pin.ErrExist) {
+			return key, lock, nil
 		}
-		return key, lock, nil
+		if err = errors.Join(err, lock.Release()); !errors.Is(err, pin.ErrExist) || ctx.Err() != nil {
+			return "", nil, err
+		}
+		// Somebody else made a sandbox for the namespace meanwhile: take that one.
 	}
 }
 

@@ -5,7 +5,6 @@ package load
 import (
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/cilium/ebpf"
 
@@ -176,62 +175,6 @@ func (l *loader) uses(section specs.MapRef, v Variable) bool {
 		if off >= v.Offset && off < v.Offset+v.Size {
 			return true
 		}
-	}
-	return false
-}
-
-// putEntries writes the policy's entries. A per-CPU map gets the same value on
-// every possible CPU.
-func (l *loader) putEntries(m *specs.PlanMap, to *ebpf.Map) error {
-	cpus := 0
-	if perCPU(to.Type()) {
-		n, err := ebpf.PossibleCPU()
-		if err != nil {
-			return l.fail("map "+m.Name, err, "")
-		}
-		cpus = n
-	}
-	for i, e := range m.Entries {
-		if e.Program != "" {
-			continue
-		}
-		key, err := l.o.Values.fill(e.Key)
-		if err != nil {
-			return l.fail(fmt.Sprintf("map %s: key of entry %d", m.Name, i+1), err, "")
-		}
-		value, err := l.o.Values.fill(e.Value)
-		if err != nil {
-			return l.fail(fmt.Sprintf("map %s: value of entry %d", m.Name, i+1), err, "")
-		}
-		// Thousands of entries take milliseconds: one check for each is cheap.
-		if err := l.expired(); err != nil {
-			return err
-		}
-		if cpus > 0 {
-			err = to.Put(key, slices.Repeat([][]byte{value}, cpus))
-		} else {
-			err = put(to, key, value)
-		}
-		if err != nil {
-			return l.fail(fmt.Sprintf("map %s: entry %d", m.Name, i+1), err, "")
-		}
-	}
-	return nil
-}
-
-// put writes one entry; queues, stacks and bloom filters have no keys.
-func put(to *ebpf.Map, key, value []byte) error {
-	if len(key) == 0 {
-		return to.Put(nil, value)
-	}
-	return to.Put(key, value)
-}
-
-// perCPU reports whether a map holds one value for each possible CPU.
-func perCPU(t ebpf.MapType) bool {
-	switch t {
-	case ebpf.PerCPUHash, ebpf.PerCPUArray, ebpf.LRUCPUHash, ebpf.PerCPUCGroupStorage:
-		return true
 	}
 	return false
 }

@@ -3,6 +3,7 @@
 package load
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -58,6 +59,52 @@ func TestEntryThatDoesNotFit(t *testing.T) {
 	}
 	_, err := Load(t.Context(), options(p))
 	wantError(t, err, "policy test: map verdicts: entry 2")
+}
+
+// More entries than fit into one call, and the first that does not fit into the map.
+func TestManyEntries(t *testing.T) {
+	p := plan(program("read_verdict"))
+	const many = 2*batch + 100
+	p.Maps[0].MaxEntries = new(uint32(many))
+	for i := range uint32(many) {
+		p.Maps[0].Entries = append(p.Maps[0].Entries, specs.PlanEntry{Key: specs.Bytes{Data: u32(i)}, Value: specs.Bytes{Data: u32(i + 1)}})
+	}
+	c := mustLoad(t, options(p))
+	for i := range uint32(many) {
+		var got uint32
+		if err := c.Maps["verdicts"].Lookup(i, &got); err != nil || got != i+1 {
+			t.Fatalf("entry %d is %d: %v", i, got, err)
+		}
+	}
+	wantRun(t, c, "read_verdict", 8)
+
+	p.Maps[0].MaxEntries = new(uint32(many - 50))
+	_, err := Load(t.Context(), options(p))
+	wantError(t, err, fmt.Sprintf("map verdicts: entry %d", many-49))
+}
+
+// A map type without a batch call.
+func TestQueue(t *testing.T) {
+	m, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Queue, ValueSize: 4, MaxEntries: 4})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	if n, err := putAll(m, [][]byte{nil, nil}, [][]byte{u32(1), u32(2)}); n != 2 || err != nil {
+		t.Fatalf("%d, %v", n, err)
+	}
+	var got uint32
+	if err := m.LookupAndDelete(nil, &got); err != nil || got != 1 {
+		t.Errorf("%d, %v", got, err)
+	}
+	d, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.DevMapHash, KeySize: 4, ValueSize: 4, MaxEntries: 4})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if n, err := putAll(d, [][]byte{u32(1), u32(2)}, [][]byte{u32(1), u32(1)}); n != 2 || err != nil {
+		t.Errorf("one by one: %d, %v", n, err)
+	}
 }
 
 func TestMapOfMaps(t *testing.T) {

@@ -155,6 +155,14 @@ func TestFixupsThatAreOutdated(t *testing.T) {
 	wantRun(t, mustLoad(t, options(p)), "len_offset", relocated)
 }
 
+func TestTypeThatTheKernelLacks(t *testing.T) {
+	p := plan(program("poisoned"))
+	p.Objects[0].SHA256 = "core.bpf.o"
+	p.Maps = nil
+	_, err := Load(t.Context(), options(p))
+	wantError(t, err, "program poisoned: it needs a type, field or value that this kernel does not have (CO-RE)")
+}
+
 func TestKernelVersion(t *testing.T) {
 	if v := kernelVersion(); v.Major < 4 {
 		t.Errorf("version %s of %q", v, Kernel())

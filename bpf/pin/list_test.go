@@ -79,7 +79,7 @@ func TestSample(t *testing.T) {
 	}
 	const size = 40
 	mkdirs(t, r, DirRetired, size)
-	for _, n := range []int{-1, 0, 1, 3, size - 1, size, size + 1, 1 << 30} {
+	for _, n := range []int{-1, 0, 1, 3, size - 3, size - 2, size - 1, size, size + 1, 1 << 30} {
 		names, err := r.Sample(DirRetired, n)
 		if err != nil || len(names) != min(max(n, 0), size) {
 			t.Errorf("sample of %d: %d names, %v", n, len(names), err)

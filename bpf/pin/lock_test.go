@@ -108,16 +108,41 @@ func TestLockIsGivenUpOnCancel(t *testing.T) {
 	}
 }
 
-// What was locked must be what is at the path when the lock is got.
-func TestLockIsCheckedAgain(t *testing.T) {
-	for name, change := range map[string]func(path string) error{
-		"removed":  os.Remove,
-		"replaced": func(path string) error { return errors.Join(os.Remove(path), os.Mkdir(path, 0o700)) },
-		"moved":    func(path string) error { return os.Rename(path, path+"-old") },
-		"moved and replaced": func(path string) error {
-			return errors.Join(os.Rename(path, path+"-old"), os.Mkdir(path, 0o700))
-		},
-	} {
+// displaced are the ways in which a directory stops being the one at its path.
+var displaced = map[string]func(path string) error{
+	"removed":  os.Remove,
+	"replaced": func(path string) error { return errors.Join(os.Remove(path), os.Mkdir(path, 0o700)) },
+	"moved":    func(path string) error { return os.Rename(path, path+"-old") },
+	"moved and replaced": func(path string) error {
+		return errors.Join(os.Rename(path, path+"-old"), os.Mkdir(path, 0o700))
+	},
+}
+
+func TestSame(t *testing.T) {
+	for name, displace := range displaced {
+		t.Run(name, func(t *testing.T) {
+			r := newRoot(t)
+			path := filepath.Join(r.Path(), "containers/a")
+			must(t, os.Mkdir(path, 0o700))
+			fd, err := openDir(r.fd, "containers/a")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer closeFD(t, fd)
+			if ok, err := same(fd, r.fd, "containers/a"); err != nil || !ok {
+				t.Errorf("before: %v, %v", ok, err)
+			}
+			must(t, displace(path))
+			if ok, err := same(fd, r.fd, "containers/a"); err != nil || ok {
+				t.Errorf("after: %v, %v", ok, err)
+			}
+		})
+	}
+}
+
+// Who waits gets the directory that is at the path in the end.
+func TestLockOfWhatIsDisplaced(t *testing.T) {
+	for name, displace := range displaced {
 		t.Run(name, func(t *testing.T) {
 			r := newRoot(t)
 			first := lock(t, r, childOwner)
@@ -129,17 +154,10 @@ func TestLockIsCheckedAgain(t *testing.T) {
 				done <- err
 			}()
 			time.Sleep(10 * time.Millisecond) // it waits now
-			path := filepath.Join(r.Path(), childOwner.path())
-			must(t, change(path))
-			// It must get what is there now, whether or not the first lock lasts.
-			if err := first.Release(); err != nil {
-				t.Error(err)
-			}
+			must(t, displace(filepath.Join(r.Path(), childOwner.path())))
+			must(t, first.Release())
 			if err := <-done; err != nil {
 				t.Fatal(err)
-			}
-			if ok, err := same(l.fd, r.fd, childOwner.path()); err != nil || !ok {
-				t.Fatalf("the lock is not on the directory at the path: %v", err)
 			}
 			p := ContainerEntry(childOwner.Key(), "p")
 			must(t, stage(t, r, "p").Publish(p))

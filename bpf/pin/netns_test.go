@@ -122,6 +122,14 @@ func TestDanglingNetns(t *testing.T) {
 	if err != nil || !slices.Equal(dangling, []uint64{2, 3, 9}) {
 		t.Errorf("dangling %v, %v", dangling, err)
 	}
+	// Where there is nothing to take back, nothing is touched.
+	time.Sleep(20 * time.Millisecond) // more than a tick of the kernel's clock
+	before := mtime(t, r)
+	must(t, r.RemoveDangling(1))
+	must(t, r.RemoveDangling(77))
+	if after := mtime(t, r); after != before {
+		t.Error("an index that is in order was locked")
+	}
 	fd, err := r.tryDir(indexLockPath(9))
 	if err != nil {
 		t.Fatal(err)
@@ -139,6 +147,16 @@ func TestDanglingNetns(t *testing.T) {
 	if c, err := ParseCookie("lock_9"); c != 9 || err != nil {
 		t.Errorf("lock of %d, %v", c, err)
 	}
+}
+
+// mtime returns when the index was last changed.
+func mtime(t *testing.T, r *Root) time.Time {
+	t.Helper()
+	info, err := os.Stat(filepath.Join(r.Path(), string(DirNetns)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info.ModTime()
 }
 
 func TestIndexMeetsItsDeadline(t *testing.T) {

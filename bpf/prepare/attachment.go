@@ -37,7 +37,7 @@ func (w *preparer) attachment(o *object, symbol string, spec *ebpf.ProgramSpec, 
 		}
 		if a.Interface != "" || a.Side != "" || a.Direction != "" {
 			w.fail(pa.Pos, "remove it, or attach the program to tcx/ingress, tcx/egress or xdp",
-				"interface, side and direction do not go with %s, which belongs to a %s", a.Hook, a.Hook.Target())
+				"interface, side and direction do not go with %s, which belongs to %s", a.Hook, article(a.Hook.Target()))
 		}
 	default:
 		w.fail(pa.Pos, "", "%q is not a hook", string(a.Hook))

@@ -112,9 +112,9 @@ func (w *preparer) checkVariables() {
 			continue
 		}
 		for _, p := range g.users {
-			for _, e := range g.plan.Entries {
-				w.checkHoles(g.pos, e.Key.Holes, p)
-				w.checkHoles(g.pos, e.Value.Holes, p)
+			for i, e := range g.plan.Entries {
+				w.checkHoles(g.places[i], e.Key.Holes, p)
+				w.checkHoles(g.places[i], e.Value.Holes, p)
 			}
 		}
 	}
@@ -126,8 +126,19 @@ func (w *preparer) checkHoles(pos policy.Pos, holes []specs.Hole, p *program) {
 		for _, runs := range []specs.TargetKind{specs.TargetCgroup, specs.TargetInterface, specs.TargetNetns} {
 			if limited && p.runs[runs] && runs != kind {
 				w.fail(pos, "use it only where programs of that kind look, or split the policy",
-					"program %s is attached to a %s, where ${%s} has no value: it belongs to a %s", p.plan.Key, runs, h.Variable, kind)
+					"program %s is attached to %s, where ${%s} has no value: it belongs to %s", p.plan.Key, article(runs), h.Variable, article(kind))
 			}
 		}
 	}
+}
+
+// article writes the name of a kind of target for an error.
+func article(k specs.TargetKind) string {
+	switch k {
+	case specs.TargetInterface:
+		return "an interface"
+	case specs.TargetNetns:
+		return "a network namespace"
+	}
+	return "a " + string(k)
 }

@@ -63,8 +63,8 @@ func TestConstantErrors(t *testing.T) {
 		{"limit: 0x100000000", "constants.limit"},
 		{"settings: {prt: 1}", "constants.settings"},
 		{"label: aaaaaaaaaaaaaaaa", "constants.label"},
-		{`cgroup_id: "${ifindex}"`, "program connect4 is attached to a cgroup, where ${ifindex} has no value: it belongs to a interface"},
-		{`ifindex: "${pid}"`, "program from_wire is attached to a interface, where ${pid} has no value"},
+		{`cgroup_id: "${ifindex}"`, "program connect4 is attached to a cgroup, where ${ifindex} has no value: it belongs to an interface"},
+		{`ifindex: "${pid}"`, "program from_wire is attached to an interface, where ${pid} has no value"},
 	} {
 		t.Run(tc.constant, func(t *testing.T) {
 			_, err := prepare(t, plain+"constants:\n  "+tc.constant+"\n")
@@ -106,10 +106,12 @@ func TestVariablesOfTargets(t *testing.T) {
 		"maps: {empty: {programs: {0: b/far}}}\nconstants: {limit: \"${V}\"}\n"
 	must(t, strings.Replace(text, "${V}", "${ifindex}", 1))
 	_, err := prepare(t, strings.Replace(text, "${V}", "${pid}", 1))
-	wantErrors(t, err, []string{"p.yaml:4: constants.limit", "program b/far is attached to a interface"})
+	wantErrors(t, err, []string{"p.yaml:4: constants.limit", "program b/far is attached to an interface"})
 }
 
 func TestVariablesOfEntries(t *testing.T) {
-	_, err := prepare(t, plain+"  vendor: {entries: [{key: \"${ifindex}\", value: 1}]}\n")
-	wantErrors(t, err, []string{"p.yaml:5: maps.vendor", "program egress is attached to a cgroup, where ${ifindex} has no value"})
+	_, err := prepare(t, plain+"  vendor:\n    entries:\n      - {key: \"${ifindex}\", value: 1}\n")
+	wantErrors(t, err, []string{"p.yaml:7: maps.vendor.entries[0]", "program egress is attached to a cgroup, where ${ifindex} has no value"})
+	_, err = prepare(t, plain+"  vendor:\n    entries:\n      - {key: 1, value: \"${ifindex}\"}\n")
+	wantErrors(t, err, []string{"p.yaml:7: maps.vendor.entries[0]", "program egress is attached to a cgroup, where ${ifindex} has no value"})
 }

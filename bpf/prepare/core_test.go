@@ -6,20 +6,23 @@ import (
 	"testing"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
+	"github.com/linkpin/linkpin/bpf/bpftest"
 	"github.com/linkpin/linkpin/bpf/load"
 )
 
 // core is a policy over the object with relocations.
-const core = "object: {file: core.bpf.o}\nprograms: {len_offset: {direction: to-container}, exists: {direction: to-container}, enum_value: {direction: to-container}}\n"
+const core = "object: {file: core.bpf.o}\nprograms: {len_offset: {direction: to-container}, exists: {direction: to-container}, enum_value: {direction: to-container}, kfunc: {direction: to-container}}\n"
 
 // The loader must come to the same program with and without the fixups.
 func TestFixups(t *testing.T) {
+	bpftest.NeedKernel(t, 6, 2, "bpf_cast_to_kern_ctx")
 	p := must(t, core)
 	if p.Plan.Kernel != load.Kernel() {
 		t.Errorf("kernel %q", p.Plan.Kernel)
 	}
-	for key, want := range map[string]int{"len_offset": 1, "exists": 4, "enum_value": 1} {
+	for key, want := range map[string]int{"len_offset": 1, "exists": 4, "enum_value": 1, "kfunc": 1} {
 		if got := len(programOf(t, p, key).Fixups); got != want {
 			t.Errorf("%s: %d fixups, want %d", key, got, want)
 		}
@@ -35,8 +38,30 @@ func TestFixups(t *testing.T) {
 			t.Errorf("%s returns %d with fixups and %d without", key, with[key], want)
 		}
 	}
-	if without["exists"] != 1 || without["enum_value"] != int(3) || without["len_offset"] == 0 {
+	if without["exists"] != 1 || without["enum_value"] != int(3) || without["len_offset"] == 0 || without["kfunc"] != 21 {
 		t.Errorf("results %v", without)
+	}
+}
+
+// The hook does not look at the kernel's types: they take longer than all its work.
+func TestFixupsNeedNoKernelTypes(t *testing.T) {
+	bpftest.NeedKernel(t, 6, 2, "bpf_cast_to_kern_ctx")
+	p := must(t, core)
+	const types = "/sys/kernel/btf"
+	if err := unix.Mount("none", types, "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(types, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	if got := results(t, p); got["kfunc"] != 21 {
+		t.Errorf("results %v", got)
+	}
+	p.Plan.Kernel = "another kernel"
+	if _, err := p.Verify(t.Context()); err == nil {
+		t.Error("no error without fixups and without types: this test proves nothing")
 	}
 }
 

@@ -48,19 +48,16 @@ func noEntries(t ebpf.MapType) string {
 }
 
 func (w *preparer) encodeGroup(g *group) {
-	keyType, valueType := g.member.Key, g.member.Value
+	keyType := g.member.Key
 	if g.spec.KeySize != g.member.KeySize {
 		keyType = nil
-	}
-	if g.spec.ValueSize != g.member.ValueSize {
-		valueType = nil
 	}
 	keys := map[string]policy.Pos{}
 	for i, pe := range g.policy.Entries {
 		var e specs.PlanEntry
 		var err error
 		if e.Key, err = w.encodeKey(g, keyType, pe); err == nil {
-			e.Value, err = encodeValue(valueType, g.spec.ValueSize, pe.Value)
+			e.Value, err = encodeValue(g.member.Value, g.spec.ValueSize, pe.Value)
 		}
 		if err != nil {
 			w.failed(pe.Pos, asFault(pe.Pos, err))
@@ -73,7 +70,7 @@ func (w *preparer) encodeGroup(g *group) {
 			keys[string(e.Key.Data)] = pe.Pos
 		}
 		w.checkRoom(g, i, pe, e)
-		g.plan.Entries = append(g.plan.Entries, e)
+		g.plan.Entries, g.places = append(g.plan.Entries, e), append(g.places, pe.Pos)
 	}
 }
 
@@ -87,6 +84,7 @@ func (w *preparer) encodeKey(g *group, t btf.Type, pe policy.MapEntry) (specs.By
 	return value.EncodeKey(t, g.spec.KeySize, g.spec.Type, pe.Key)
 }
 
+// encodeValue goes by BTF as long as the policy has not changed the size.
 func encodeValue(t btf.Type, size uint32, v *policy.Value) (specs.Bytes, error) {
 	if n, err := btf.Sizeof(t); t != nil && err == nil && n == int(size) {
 		return value.Encode(t, v)

@@ -23,6 +23,7 @@ type group struct {
 	member *ebpf.MapSpec // the first member, as its object has it
 	spec   *ebpf.MapSpec // what will be made
 	slots  []slot
+	places []policy.Pos // of plan.Entries
 	users  []*program
 }
 

@@ -191,6 +191,21 @@ func TestOtherSizes(t *testing.T) {
 	if e := mapOf(t, p, "totals").Entries[0]; string(e.Value.Data) != string(binary.NativeEndian.AppendUint64(nil, 5)) {
 		t.Errorf("%x", e.Value.Data)
 	}
+	p = must(t, strings.Replace(plain, "sized: {", "sized: {keySize: 8, entries: [{key: 5, value: {packets: 1}}], ", 1))
+	if e := mapOf(t, p, "sized").Entries[0]; string(e.Key.Data) != string(binary.NativeEndian.AppendUint64(nil, 5)) || len(e.Value.Data) != 16 {
+		t.Errorf("%+v", e)
+	}
+}
+
+// A map that is used only through a map of maps.
+func TestInnerMap(t *testing.T) {
+	p := must(t, "object: {file: optional.bpf.o}\nprograms: {nested: {direction: to-container}}\nmaps: {inner: {entries: [{key: 0, value: 7}]}}\n")
+	if got, want := mapNames(p), []string{"inner", "outer"}; !slices.Equal(got, want) {
+		t.Errorf("maps %v, want %v", got, want)
+	}
+	if got := results(t, p)["nested"]; got != 7 {
+		t.Errorf("the program reads %d", got)
+	}
 }
 
 func TestUnusedMap(t *testing.T) {

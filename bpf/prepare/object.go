@@ -75,7 +75,7 @@ func (w *preparer) readObjects() {
 			continue
 		}
 		if err := o.parse(); err != nil {
-			w.fail(po.Pos, "compile it with clang -O2 -g -target bpf", "%s is not an eBPF object that can be loaded: %w", o.origin, err)
+			w.fail(po.Pos, "", "%s is not an object that can be loaded: %w", o.origin, err)
 			continue
 		}
 		w.objects = append(w.objects, o)
@@ -128,7 +128,7 @@ func (o *object) parse() (err error) {
 		return err
 	}
 	if one := []byte{1, 0}; o.spec.ByteOrder != nil && o.spec.ByteOrder.Uint16(one) != binary.NativeEndian.Uint16(one) {
-		return errors.New("it was compiled for the other byte order")
+		return errors.New("it was compiled for the other byte order (use -target bpf)")
 	}
 	if len(o.spec.Programs) == 0 {
 		return errors.New("it has no program")

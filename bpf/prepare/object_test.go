@@ -54,7 +54,7 @@ func TestObjectFiles(t *testing.T) {
 		"fine/link.o": "symbolic link",
 		"fine":        "not a regular file",
 		"wild.bpf.o":  "too big",
-		"text.o":      "is not an eBPF object",
+		"text.o":      "is not an object",
 	} {
 		t.Run(file, func(t *testing.T) {
 			_, err := Policy(parse(t, "object: {file: "+file+"}\n"), Options{Dir: dir})

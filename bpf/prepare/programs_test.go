@@ -172,7 +172,8 @@ func TestOptionalPrograms(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantWarnings(t, p, []string{"p.yaml:1: object", "program on_request is left out", "name it under programs:"})
+	wantWarnings(t, p, []string{"program nested is left out"},
+		[]string{"p.yaml:1: object", "program on_request is left out", "name it under programs:"})
 	if got, want := keys(p), []string{"egress"}; !slices.Equal(got, want) {
 		t.Errorf("programs %v, want %v", got, want)
 	}

@@ -151,6 +151,7 @@ func (w *preparer) use(g *group, p *program) {
 	for _, s := range g.slots {
 		if callee := w.callee(s, p); callee != nil {
 			g.plan.Entries = append(g.plan.Entries, specs.PlanEntry{Key: s.index, Program: callee.plan.Key})
+			g.places = append(g.places, s.pos)
 		}
 	}
 }

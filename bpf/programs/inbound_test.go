@@ -38,11 +38,13 @@ func eachProtection(t *testing.T, s setup, test func(*testing.T, *container)) {
 
 // TestServers: a container that may call nobody can be called.
 func TestServers(t *testing.T) {
-	const port = 8000
 	eachProtection(t, setup{}, func(t *testing.T, c *container) {
+		port := uint16(8000)
 		for _, addr := range []string{bpftest.CtrIPv4, bpftest.CtrIPv6} {
 			to := netip.AddrPortFrom(netip.MustParseAddr(addr), port)
 			for do, network := range map[string]string{"serve tcp": "tcp", "serve mptcp": "tcp", "serve udp": "udp"} {
+				port++ // the last server may not be quite gone
+				to = netip.AddrPortFrom(to.Addr(), port)
 				server := c.start(t, order{Do: do, Local: port})
 				if err := server.answer(t); err != nil {
 					t.Fatalf("%s: %v", do, err)

@@ -93,6 +93,7 @@ func TestReading(t *testing.T) {
 		"last fragment, IPv6":                {extended(fragment(185, false)), noRule, denied},
 		"later fragment of UDP, IPv6":        {v6{src: ctr6, dst: other6, next: 17, extensions: []ext{fragment(1, false)}}.frame(https), noRule, passed},
 		"later fragment of a header, IPv6":   {extended(fragment(1, false), padding(60, 0)), noRule, denied},
+		"fragment header, reserved byte":     {extended(ext{44, []byte{9, 0, 1, 0, 0, 0, 1}}), passed, denied},
 		"fragment header cut off":            {to6.frame(nil)[:54], noRule, denied},
 		"hop-by-hop options":                 {extended(padding(0, 0)), passed, denied},
 		"destination options of 24 bytes":    {extended(padding(60, 2)), passed, denied},
@@ -152,6 +153,10 @@ func TestUnknownPortsNeedNoPorts(t *testing.T) {
 		t.Errorf("deny rule for a protocol, which the packet may have: %d, want denied", got)
 	}
 	e = loadEgressTest(t, setup{defaultAllow: true, deny: lists{"::/0": {rule(protoAny, 25)}}})
+	gre := v6{src: ctr6, dst: other6, next: 47, extensions: []ext{fragment(1, false)}}.frame(make([]byte, 8))
+	if got := e.send(t, gre); got != passed {
+		t.Errorf("deny rule for a port, which the protocol has not: %d, want passed", got)
+	}
 	if got := e.send(t, long6); got != denied {
 		t.Errorf("deny rule for a port, which the packet may have: %d, want denied", got)
 	}

@@ -107,6 +107,11 @@ func TestRules(t *testing.T) {
 				"no ports": noRule, "icmp": noRule,
 			},
 		},
+		"a port is no identifier": {
+			setup:  setup{allow: lists{"0.0.0.0/0": {rule(protoAny, 7)}, "::/0": {rule(protoAny, 0, 1023)}}},
+			frames: map[string][]byte{"echo 7": pingTo(other4), "gre": transportTo(other6, 47, make([]byte, 8)), "udp": udpTo(other4, 7)},
+			want:   want{"echo 7": noRule, "gre": noRule, "udp": passed},
+		},
 		"a range": {
 			setup: setup{allow: lists{
 				"0.0.0.0/0": {rule(protoTCP, 8000, 8100)},

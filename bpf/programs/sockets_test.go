@@ -275,6 +275,15 @@ func TestLyingPacketSocket(t *testing.T) {
 			t.Errorf("protocol %#x: it passed; event %+v", protocol, ev)
 		}
 	}
+	// Nor is it ARP because the frame says so: the kernel would treat it as IPv4. On a
+	// device without Ethernet headers, any address may look like a type.
+	o := order{Do: "packet", Payload: eth(typeARP, udpPacket(l.addr)), Device: "eth0", Local: typeIPv4}
+	if err := c.do(t, o); !errors.Is(err, unix.ENOBUFS) {
+		t.Errorf("ARP that claims to be IPv4: %v, want ENOBUFS", err)
+	}
+	if ev, _ := e.event(t); ev.Reason != badFrame {
+		t.Errorf("ARP that claims to be IPv4: event %+v", ev)
+	}
 }
 
 // TestContainerSideIsWeaker: on the container's own side a packet socket gets around

@@ -86,8 +86,7 @@ func ReadExempt(file string) (Exempt, error) {
 }
 
 func exemptProblem(object string, cause error) error {
-	var pathError *fs.PathError
-	if errors.As(cause, &pathError) {
+	if pathError, ok := errors.AsType[*fs.PathError](cause); ok {
 		object, cause = pathError.Path, pathError.Err
 	}
 	return fault.New(object, cause, "until this is mended, the file exempts nobody").WithExit(fault.ExitConfig)

@@ -118,6 +118,12 @@ func mustRead(t testing.TB, o Options, want int) {
 	}
 }
 
+// testOptions leaves out fsync: no test here loses power.
+func testOptions(t testing.TB) Options {
+	t.Helper()
+	return Options{Dir: tempDir(t), sync: func(*os.File) error { return nil }}
+}
+
 // tempDir returns a path that does not exist yet.
 func tempDir(t testing.TB) string {
 	t.Helper()

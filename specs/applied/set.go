@@ -179,37 +179,49 @@ func (s *Set) Plan(name string) (*specs.Plan, string, error) {
 // ErrUnknown if there is none, ErrDamaged (ExitConfig) if it should be in this set.
 func (s *Set) PlanByDigest(digest string) (*specs.Plan, error) {
 	var plan *specs.Plan
-	read := func(dir *os.File) (err error) {
+	var err error
+	read := func(dir *os.File) error {
 		plan, err = readPlan(dir, digest)
 		return err
 	}
-	known := slices.ContainsFunc(s.policies, func(p Summary) bool { return p.Digest == digest })
-	return plan, s.find("plan "+digest, validHash(digest), known, read)
+	if slices.ContainsFunc(s.policies, func(p Summary) bool { return p.Digest == digest }) {
+		err = s.readHere(read)
+	} else {
+		err = s.readAnywhere("plan", digest, read)
+	}
+	return plan, err
 }
 
 // Object returns the bytes of an object, by the SHA-256 of its file; otherwise
 // as PlanByDigest.
 func (s *Set) Object(sha256 string) ([]byte, error) {
 	var data []byte
-	read := func(dir *os.File) (err error) {
+	var err error
+	read := func(dir *os.File) error {
 		data, err = readIn(dir, objectsName, sha256, sha256, maxObjectBytes)
 		return err
 	}
-	_, known := slices.BinarySearch(s.objects, sha256)
-	return data, s.find("object "+sha256, validHash(sha256), known, read)
+	if slices.Contains(s.objects, sha256) {
+		err = s.readHere(read)
+	} else {
+		err = s.readAnywhere("object", sha256, read)
+	}
+	return data, err
 }
 
-// find reads from this set what should be in it, and anything else from
-// whatever set has it: what has the right hash is right wherever it lies.
-func (s *Set) find(what string, valid, known bool, read func(dir *os.File) error) error {
-	if known {
-		if err := read(s.dir); err != nil {
-			return damaged(s.dir.Name(), err)
-		}
-		return nil
+// readHere reads what should be in this set.
+func (s *Set) readHere(read func(dir *os.File) error) error {
+	if err := read(s.dir); err != nil {
+		return damaged(s.dir.Name(), err)
 	}
-	unknown := fault.New(what, ErrUnknown, "")
-	if !valid {
+	return nil
+}
+
+// readAnywhere reads what is not in this set from whatever set has it: what has
+// the right hash is right wherever it lies.
+func (s *Set) readAnywhere(kind, hash string, read func(dir *os.File) error) error {
+	unknown := fault.New(kind+" "+hash, ErrUnknown, "")
+	if !validHash(hash) {
 		return unknown
 	}
 	names, err := readNames(s.sets)
@@ -300,8 +312,7 @@ func readNames(dir *os.File) ([]string, error) {
 // damaged makes what the user sees of a damaged set.
 func damaged(path string, cause error) error {
 	// The path that the cause names is more exact than ours.
-	var pathError *fs.PathError
-	if errors.As(cause, &pathError) {
+	if pathError, ok := errors.AsType[*fs.PathError](cause); ok {
 		path, cause = pathError.Path, pathError.Err
 	}
 	return problem(path, fmt.Errorf("%w: %w", ErrDamaged, cause))
@@ -309,8 +320,7 @@ func damaged(path string, cause error) error {
 
 // directoryProblem is for the directory itself, which apply does not mend.
 func directoryProblem(path string, cause error) error {
-	var pathError *fs.PathError
-	if errors.As(cause, &pathError) {
+	if pathError, ok := errors.AsType[*fs.PathError](cause); ok {
 		path, cause = pathError.Path, pathError.Err
 	}
 	return fault.New(path, fmt.Errorf("%w: %w", ErrDamaged, cause),

@@ -94,7 +94,7 @@ var damages = []struct {
 func TestDamaged(t *testing.T) {
 	for _, damage := range damages {
 		for i := range 8 {
-			o := Options{Dir: tempDir(t)}
+			o := testOptions(t)
 			mustWrite(t, o, 1)
 			c := testComponents(t, o)[i]
 			if c.dir && !damage.dirs {
@@ -147,7 +147,7 @@ func checkDamaged(t *testing.T, err error) {
 
 // Every byte counts.
 func TestDamagedByte(t *testing.T) {
-	o := Options{Dir: tempDir(t)}
+	o := testOptions(t)
 	mustWrite(t, o, 0)
 	for _, c := range testComponents(t, o) {
 		if c.dir {
@@ -199,7 +199,7 @@ func TestCurrent(t *testing.T) {
 		"another user's link": func(p string) error { return errors.Join(os.Symlink("sets/1-"+zeros, p), os.Lchown(p, 1, 1)) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			o := Options{Dir: tempDir(t)}
+			o := testOptions(t)
 			mustWrite(t, o, 1)
 			path := filepath.Join(o.Dir, currentName)
 			if err := os.Remove(path); err != nil {
@@ -215,7 +215,7 @@ func TestCurrent(t *testing.T) {
 		})
 	}
 	t.Run("missing", func(t *testing.T) {
-		o := Options{Dir: tempDir(t)}
+		o := testOptions(t)
 		mustWrite(t, o, 1)
 		if err := os.Remove(filepath.Join(o.Dir, currentName)); err != nil {
 			t.Fatal(err)
@@ -253,7 +253,7 @@ func TestForeignDocument(t *testing.T) {
 
 // The summary that decides and the plan that is carried out must agree.
 func TestPlanDisagrees(t *testing.T) {
-	o := Options{Dir: tempDir(t)}
+	o := testOptions(t)
 	c, err := compose(testSet(0))
 	if err != nil {
 		t.Fatal(err)
@@ -282,7 +282,7 @@ func TestPlanDisagrees(t *testing.T) {
 
 // Somebody who holds a lock on the set stops no reader.
 func TestForeignLock(t *testing.T) {
-	o := Options{Dir: tempDir(t)}
+	o := testOptions(t)
 	mustWrite(t, o, 1)
 	f, err := os.Open(filepath.Join(o.Dir, currentName))
 	if err != nil {

@@ -22,7 +22,7 @@ import (
 )
 
 func TestWriteAndRead(t *testing.T) {
-	o := Options{Dir: tempDir(t)}
+	o := testOptions(t)
 	if _, err := Open(o); !errors.Is(err, ErrMissing) || fault.ExitCode(err) != fault.ExitConfig || !strings.Contains(err.Error(), "linkpin policy apply") {
 		t.Fatalf("before the first apply: %v", err)
 	}
@@ -59,7 +59,7 @@ func TestWriteAndRead(t *testing.T) {
 }
 
 func TestWriteUnchanged(t *testing.T) {
-	o := Options{Dir: tempDir(t)}
+	o := testOptions(t)
 	mustWrite(t, o, 1)
 	before := sets(t, o)
 	set := testSet(1)
@@ -73,7 +73,7 @@ func TestWriteUnchanged(t *testing.T) {
 }
 
 func TestWriteEmptySet(t *testing.T) {
-	o := Options{Dir: tempDir(t)}
+	o := testOptions(t)
 	if changed, err := Write(o, NewSet{}); err != nil || !changed {
 		t.Fatalf("%v, %v", changed, err)
 	}
@@ -99,7 +99,7 @@ func TestWriteRefuses(t *testing.T) {
 		"too big objects": func(s *NewSet) { big := make([]byte, maxObjectBytes+1); addObject(s, big) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			o := Options{Dir: tempDir(t)}
+			o := testOptions(t)
 			mustWrite(t, o, 2)
 			set := testSet(1)
 			change(&set)
@@ -118,7 +118,7 @@ func addObject(s *NewSet, data []byte) {
 
 // A failure at any step leaves the old set in effect and nothing behind.
 func TestWriteFails(t *testing.T) {
-	o := Options{Dir: tempDir(t)}
+	o := testOptions(t)
 	mustWrite(t, o, 1)
 	// A file where the link is made: clean can't know it yet, symlink(2) fails.
 	bad := o
@@ -141,7 +141,7 @@ func TestWriteFails(t *testing.T) {
 // and the next writer cleans up.
 func TestKilledAtEveryStep(t *testing.T) {
 	for step := 1; ; step++ {
-		o := Options{Dir: tempDir(t)}
+		o := testOptions(t)
 		mustWrite(t, o, 3)
 		mustWrite(t, o, 1)
 		child := writerProcess(t, o, step)
@@ -183,7 +183,7 @@ func writerProcess(t *testing.T, o Options, step int) *exec.Cmd {
 
 // The same at instants that no step names.
 func TestKilledAnywhere(t *testing.T) {
-	o := Options{Dir: tempDir(t)}
+	o := testOptions(t)
 	mustWrite(t, o, 1)
 	for range 12 {
 		child := writerProcess(t, o, 0)
@@ -260,7 +260,8 @@ func TestSyncOrder(t *testing.T) {
 }
 
 func TestConcurrentWritersAndReaders(t *testing.T) {
-	o := Options{Dir: tempDir(t), Wait: time.Minute}
+	o := testOptions(t)
+	o.Wait = time.Minute
 	mustWrite(t, o, 1)
 	var writers, readers sync.WaitGroup
 	var done atomic.Bool
@@ -301,7 +302,7 @@ func TestConcurrentWritersAndReaders(t *testing.T) {
 }
 
 func TestWriterWaits(t *testing.T) {
-	o := Options{Dir: tempDir(t)}
+	o := testOptions(t)
 	mustWrite(t, o, 1)
 	w, err := openWriter(o.withDefaults())
 	if err != nil {
@@ -319,7 +320,7 @@ func TestWriterWaits(t *testing.T) {
 
 // A set that somebody reads stays whole, however many applies follow.
 func TestReaderKeepsItsSet(t *testing.T) {
-	o := Options{Dir: tempDir(t)}
+	o := testOptions(t)
 	mustWrite(t, o, 5)
 	set, err := Open(o)
 	if err != nil {
@@ -349,7 +350,7 @@ func TestReaderKeepsItsSet(t *testing.T) {
 
 // A set that is removed between the reader's opening and locking it.
 func TestReplacedWhileOpened(t *testing.T) {
-	o := Options{Dir: tempDir(t)}
+	o := testOptions(t)
 	mustWrite(t, o, 1)
 	reader, opened := o, 0
 	reader.step = func(string) {
@@ -367,7 +368,7 @@ func TestReplacedWhileOpened(t *testing.T) {
 
 // What was in effect before can still be had, for entries that were made under it.
 func TestPreviousSet(t *testing.T) {
-	o := Options{Dir: tempDir(t)}
+	o := testOptions(t)
 	mustWrite(t, o, 1)
 	old, err := Open(o)
 	if err != nil {

@@ -53,11 +53,20 @@ int enum_value(struct __sk_buff *skb)
 	return bpf_core_enum_value(enum bpf_prog_type___here, BPF_PROG_TYPE_SCHED_CLS___here);
 }
 
-// A field of the kernel's sk_buff, found through the context's socket buffer.
+// Poisoned, and run.
 SEC("tc")
 int poisoned(struct __sk_buff *skb)
 {
 	return __builtin_preserve_field_info(((struct no_such_type *)0)->field, BPF_FIELD_BYTE_OFFSET);
+}
+
+extern void *bpf_cast_to_kern_ctx(void *ctx) __ksym;
+
+// Calls a function of the kernel by the number of its type.
+SEC("tc")
+int kfunc(struct __sk_buff *skb)
+{
+	return bpf_cast_to_kern_ctx(skb) ? 21 : 22;
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

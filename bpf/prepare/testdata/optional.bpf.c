@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 
-// A program that is loaded only on request, and maps whose sizes are wrong.
+// Programs that are loaded only on request, and maps whose sizes are wrong.
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
@@ -26,6 +26,33 @@ struct {
 	__uint(max_entries, 8);
 	__uint(key_size, 4);
 } valueless SEC(".maps");
+
+struct inner {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} inner SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__array(values, struct inner);
+} outer SEC(".maps") = {.values = {&inner}};
+
+SEC("?tc")
+int nested(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	void *m = bpf_map_lookup_elem(&outer, &key);
+	__u32 *v;
+
+	if (!m)
+		return 1;
+	v = bpf_map_lookup_elem(m, &key);
+	return v ? *v : 2;
+}
 
 SEC("cgroup_skb/egress")
 int egress(struct __sk_buff *skb)

@@ -47,8 +47,8 @@ const (
 )
 
 type applyOptions struct {
+	checkOptions
 	dir    string
-	noLoad bool // leave out the verifier
 	empty  bool // take the last policy out of effect
 	dryRun bool
 }
@@ -67,7 +67,7 @@ in .yaml or .yml are policies; directories, *.o, *.md and names that begin with 
 are left alone; any other name is an error.`,
 	}
 	cmd.Flags().StringVar(&o.dir, "dir", DefaultPolicies, "directory of the policies")
-	cmd.Flags().BoolVar(&o.noLoad, loadFlag, false, "do not load the programs into this kernel to have its verifier check them")
+	o.addFlags(cmd)
 	cmd.Flags().BoolVar(&o.empty, "empty", false, "allow a directory without policies to take all policies out of effect")
 	cmd.Flags().BoolVar(&o.dryRun, "dry-run", false, "only say what would change")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {

@@ -44,8 +44,7 @@ func Run(ctx context.Context, env Env, args []string) int {
 	cmd := a.rootCommand()
 	cmd.SetArgs(args)
 	err := cmd.ExecuteContext(ctx)
-	var code exitCode
-	if errors.As(err, &code) {
+	if code, ok := errors.AsType[exitError](err); ok {
 		return int(code)
 	}
 	for _, line := range errorLines(err) {
@@ -54,10 +53,10 @@ func Run(ctx context.Context, env Env, args []string) int {
 	return fault.ExitCode(err)
 }
 
-// exitCode is the error of a command that has said all there is to say.
-type exitCode int
+// exitError is the error of a command that has said all there is to say.
+type exitError int
 
-func (e exitCode) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
+func (e exitError) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 
 // errorLines returns what to print of an error: one line for each error in it.
 func errorLines(err error) []string {
@@ -141,7 +140,7 @@ func finish(cmd *cobra.Command) {
 			if err := cmd.Help(); err != nil {
 				return err
 			}
-			return exitCode(fault.ExitUsage)
+			return exitError(fault.ExitUsage)
 		}
 	}
 	cmd.Args = func(cmd *cobra.Command, args []string) error {

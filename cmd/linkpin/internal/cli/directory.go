@@ -129,8 +129,7 @@ func duplicates(files []policyFile) []error {
 
 // untrusted is an error about a file or directory that can't be read safely.
 func untrusted(path string, err error) error {
-	var pathError *fs.PathError
-	if errors.As(err, &pathError) {
+	if pathError, ok := errors.AsType[*fs.PathError](err); ok {
 		path, err = pathError.Path, pathError.Err
 	}
 	remedy := ""

@@ -49,8 +49,7 @@ func (d *doctor) ok(what, format string, args ...any) {
 // bad notes a problem. An error that has its own remedy keeps it.
 func (d *doctor) bad(l level, what string, err error, remedy string) {
 	f := finding{Level: l, What: what, Detail: err.Error(), Remedy: remedy}
-	var e *fault.Error
-	if errors.As(err, &e) && e.Remedy != "" && remedy == "" {
+	if e, ok := errors.AsType[*fault.Error](err); ok && e.Remedy != "" && remedy == "" {
 		f.Detail, f.Remedy = e.Object+": "+e.Cause.Error(), e.Remedy
 	}
 	f.Detail, f.Remedy = fault.OneLine(f.Detail), fault.OneLine(f.Remedy)
@@ -103,7 +102,7 @@ func (d *doctor) print() error {
 		}
 	}
 	if failed {
-		return exitCode(fault.ExitFailed)
+		return exitError(fault.ExitFailed)
 	}
 	return nil
 }

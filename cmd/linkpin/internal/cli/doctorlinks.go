@@ -125,8 +125,7 @@ func (s *scratch) try(hook specs.Hook) error {
 	}
 	link, err := attach.Attach(prog, a, s.target(hook))
 	if err != nil {
-		var u *attach.UnsupportedError
-		if errors.As(err, &u) {
+		if u, ok := errors.AsType[*attach.UnsupportedError](err); ok {
 			return u
 		}
 		return err

@@ -4,6 +4,7 @@ package cli
 
 import (
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -39,11 +40,11 @@ keeps its cgroup alive) stays until the kernel lets go of it.`,
 		if wait < 0 {
 			return usage(cmd, fmt.Errorf("--wait=%s is negative", wait))
 		}
-		s, close, err := a.session()
+		s, done, err := a.session()
 		if err != nil {
 			return err
 		}
-		defer close()
+		defer done()
 		if dryRun {
 			return a.previewGC(s)
 		}
@@ -80,7 +81,7 @@ func (a *app) previewGC(s *entry.Session) error {
 	}
 	t := a.table("CONTAINER", "POLICY", "LINKS", "AGE")
 	for i, e := range out.WouldRemove {
-		t.row(itemLabel(found[i]), e.Policy, fmt.Sprint(len(e.Programs)), age(a.Now().Sub(e.Created)))
+		t.row(itemLabel(found[i]), e.Policy, strconv.Itoa(len(e.Programs)), age(a.Now().Sub(e.Created)))
 	}
 	return t.flush()
 }

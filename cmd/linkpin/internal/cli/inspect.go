@@ -50,11 +50,11 @@ func (a *app) inspectCommand() *cobra.Command {
 its name. Maps with few entries are shown whole, with per-CPU counters added up.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			s, close, err := a.session()
+			s, done, err := a.session()
 			if err != nil {
 				return err
 			}
-			defer close()
+			defer done()
 			all, err := items(s)
 			if err != nil {
 				return err

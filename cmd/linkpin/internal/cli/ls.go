@@ -26,11 +26,11 @@ is gone, or somebody took it off by force), or missing (somebody removed its pin
 	}
 	cmd.Flags().BoolVar(&all, "all", false, "also what drains after its container has ended, with age and reason")
 	cmd.RunE = func(*cobra.Command, []string) error {
-		s, close, err := a.session()
+		s, done, err := a.session()
 		if err != nil {
 			return err
 		}
-		defer close()
+		defer done()
 		found, err := items(s)
 		if err != nil {
 			return err

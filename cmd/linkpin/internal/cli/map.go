@@ -116,11 +116,11 @@ func (a *app) mapGetCommand() *cobra.Command {
 
 // readMaps prints what read returns of each map of that name.
 func (a *app) readMaps(id, name string, filter mapFilter, read func(*typedMap) ([]mapEntry, error)) error {
-	s, close, err := a.session()
+	s, done, err := a.session()
 	if err != nil {
 		return err
 	}
-	defer close()
+	defer done()
 	found, err := findMaps(s, id, name, filter)
 	if err != nil {
 		return err

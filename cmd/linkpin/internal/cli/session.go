@@ -13,8 +13,8 @@ import (
 )
 
 // session opens the state in bpffs. Where linkpin has stored nothing yet, the
-// session is nil and close does nothing. The caller must call close.
-func (a *app) session() (s *entry.Session, close func(), err error) {
+// session is nil and done does nothing. The caller must call done.
+func (a *app) session() (s *entry.Session, done func(), err error) {
 	root, err := pin.Open(a.roots.pins())
 	if errors.Is(err, pin.ErrNoState) {
 		return nil, func() {}, nil
@@ -32,8 +32,8 @@ func (a *app) session() (s *entry.Session, close func(), err error) {
 }
 
 // addPlans gives a session the applied set, which it needs to load a program
-// again. Without one a repair still does what it can. The caller must call close.
-func (a *app) addPlans(s *entry.Session) (close func()) {
+// again. Without one a repair still does what it can. The caller must call done.
+func (a *app) addPlans(s *entry.Session) (done func()) {
 	set, err := applied.Open(a.roots.applied())
 	if err != nil {
 		a.warn(err)

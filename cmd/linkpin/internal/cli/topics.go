@@ -105,8 +105,7 @@ func writeShape(w io.Writer, t reflect.Type, indent string) {
 }
 
 func writeFields(w io.Writer, t reflect.Type, indent string) {
-	for i := range t.NumField() {
-		f := t.Field(i)
+	for f := range t.Fields() {
 		name, options, _ := strings.Cut(f.Tag.Get("json"), ",")
 		if f.Anonymous && name == "" {
 			writeFields(w, f.Type, indent)

@@ -42,11 +42,13 @@ type validatedPolicy struct {
 // logLines is how many of the verifier's last lines are shown.
 const logLines = 20
 
-// loadFlag is the flag of validate and apply that leaves out the verifier.
-const loadFlag = "no-load"
+// checkOptions say how policies are checked.
+type checkOptions struct {
+	noLoad bool // leave out the kernel's verifier
+}
 
-func addLoadFlag(cmd *cobra.Command) *bool {
-	return cmd.Flags().Bool(loadFlag, false, "do not load the programs into this kernel to have its verifier check them")
+func (o *checkOptions) addFlags(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&o.noLoad, "no-load", false, "do not load the programs into this kernel to have its verifier check them")
 }
 
 func (a *app) validateCommand() *cobra.Command {
@@ -58,12 +60,13 @@ format, the objects (programs, maps and constants exist, values fit their types)
 if the caller may load programs, the kernel's verifier.`,
 		Args: cobra.MinimumNArgs(1),
 	}
-	noLoad := addLoadFlag(cmd)
+	var o checkOptions
+	o.addFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		var out validateOutput
 		var problems []error
 		for _, path := range args {
-			file, err := validate(cmd.Context(), path, *noLoad)
+			file, err := validate(cmd.Context(), path, o)
 			out.Files = append(out.Files, file)
 			if err != nil {
 				problems = append(problems, err)
@@ -77,7 +80,7 @@ if the caller may load programs, the kernel's verifier.`,
 			a.printErrors(problems)
 		}
 		if err != nil {
-			return exitCode(fault.ExitCode(err))
+			return exitError(fault.ExitCode(err))
 		}
 		return nil
 	}
@@ -105,8 +108,7 @@ func (a *app) printValidated(out validateOutput) {
 func (a *app) printErrors(errs []error) {
 	for _, err := range flatten(errs) {
 		fmt.Fprintln(a.Stderr, "linkpin:", fault.OneLine(err.Error()))
-		var refused *load.RefusedError
-		if errors.As(err, &refused) {
+		if refused, ok := errors.AsType[*load.RefusedError](err); ok {
 			for _, line := range refused.Log[max(0, len(refused.Log)-logLines):] {
 				fmt.Fprintln(a.Stderr, "  |", fault.OneLine(line))
 			}
@@ -115,7 +117,7 @@ func (a *app) printErrors(errs []error) {
 }
 
 // validate checks one file.
-func validate(ctx context.Context, path string, noLoad bool) (validatedFile, error) {
+func validate(ctx context.Context, path string, o checkOptions) (validatedFile, error) {
 	out := validatedFile{File: path, Policies: []validatedPolicy{}, Errors: []string{}, Warnings: []string{}}
 	fail := func(err error) (validatedFile, error) {
 		out.Errors = errorLines(err)
@@ -141,7 +143,7 @@ func validate(ctx context.Context, path string, noLoad bool) (validatedFile, err
 	for _, p := range ready {
 		v := validatedPolicy{Name: p.Plan.Name, Digest: p.digest, Programs: len(p.Plan.Programs), Maps: len(p.Plan.Maps)}
 		out.Warnings = append(out.Warnings, p.Warnings...)
-		if !noLoad {
+		if !o.noLoad {
 			unchecked, err := p.check(ctx)
 			out.Warnings = append(out.Warnings, unchecked...)
 			if err != nil {

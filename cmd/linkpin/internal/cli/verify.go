@@ -48,11 +48,11 @@ could not be told or an ID has no record (this wins over 1).`,
 	}
 	cmd.Flags().BoolVar(&repair, "repair", false, "mend what is not as recorded")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		s, close, err := a.session()
+		s, done, err := a.session()
 		if err != nil {
 			return err
 		}
-		defer close()
+		defer done()
 		out := verifyOutput{Findings: []findingOutput{}, NoRecord: []string{}}
 		found, err := a.selected(s, args, &out)
 		if err != nil {
@@ -62,9 +62,9 @@ could not be told or an ID has no record (this wins over 1).`,
 			defer a.addPlans(s)()
 		}
 		for _, it := range found {
-			findings, err := a.verify(cmd.Context(), s, it, repair)
-			if err != nil {
-				return err
+			findings := s.Verify(it)
+			if repair && slices.ContainsFunc(findings, drifts) {
+				findings = mend(cmd.Context(), s, it, findings)
 			}
 			if it.Record != nil && it.Retired == nil {
 				out.Links += len(it.Record.Programs)
@@ -76,10 +76,10 @@ could not be told or an ID has no record (this wins over 1).`,
 		if a.json {
 			err = a.printJSON(out)
 		} else {
-			a.printVerified(out)
+			err = a.printVerified(out)
 		}
 		if code := verdict(out); code != fault.ExitOK && err == nil {
-			err = exitCode(code)
+			err = exitError(code)
 		}
 		return err
 	}
@@ -111,24 +111,22 @@ func (a *app) selected(s *entry.Session, args []string, out *verifyOutput) ([]en
 	return found, nil
 }
 
-// verify compares one entry, and mends it if that is asked for and needed.
-func (a *app) verify(ctx context.Context, s *entry.Session, it entry.Item, repair bool) ([]entry.Finding, error) {
-	findings := s.Verify(it)
-	if !repair || !slices.ContainsFunc(findings, func(f entry.Finding) bool { return f.Problem.Drift() }) {
-		return findings, nil
-	}
+func drifts(f entry.Finding) bool { return f.Problem.Drift() }
+
+// mend repairs one entry and returns what is to be said afterwards.
+func mend(ctx context.Context, s *entry.Session, it entry.Item, findings []entry.Finding) []entry.Finding {
 	ctx, cancel := context.WithTimeout(ctx, entry.LoadTimeout+entry.AttachTimeout)
 	defer cancel()
 	repaired, err := s.Repair(ctx, it.Place)
-	if err != nil {
-		for i := range findings {
-			if findings[i].Err == nil {
-				findings[i].Err = err
-			}
-		}
-		return findings, nil
+	if err == nil {
+		return repaired
 	}
-	return repaired, nil
+	for i := range findings {
+		if findings[i].Err == nil {
+			findings[i].Err = err
+		}
+	}
+	return findings
 }
 
 func describeFinding(it entry.Item, f entry.Finding) findingOutput {
@@ -163,7 +161,7 @@ func verdict(out verifyOutput) int {
 	return code
 }
 
-func (a *app) printVerified(out verifyOutput) {
+func (a *app) printVerified(out verifyOutput) error {
 	for _, id := range out.NoRecord {
 		a.warn(noRecord(id))
 	}
@@ -184,7 +182,9 @@ func (a *app) printVerified(out verifyOutput) {
 			}
 			t.row(findingLabel(f), f.Policy, f.Program, string(f.Problem), detail)
 		}
-		t.flush()
+		if err := t.flush(); err != nil {
+			return err
+		}
 	}
 	a.printf("%s compared, %s of drift", count(out.Links, "link", "links"), count(drift, "case", "cases"))
 	if repaired > 0 {
@@ -194,6 +194,7 @@ func (a *app) printVerified(out verifyOutput) {
 		a.printf("; `linkpin verify --repair` mends what can be")
 	}
 	a.printf("\n")
+	return nil
 }
 
 func findingLabel(f findingOutput) string {

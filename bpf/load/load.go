@@ -86,7 +86,7 @@ func Load(ctx context.Context, o Options) (_ *Collection, err error) {
 
 // loader is one call of Load.
 type loader struct {
-	ctx      context.Context
+	late     func() error // why there is no time left; nil while there is
 	o        Options
 	plans    map[string]*specs.PlanProgram    // by key
 	mapOf    map[specs.MapRef]*specs.PlanMap  // by each of its members
@@ -100,7 +100,7 @@ type loader struct {
 
 func newLoader(ctx context.Context, o Options) *loader {
 	l := &loader{
-		ctx: ctx, o: o,
+		late: func() error { return context.Cause(ctx) }, o: o,
 		plans:    make(map[string]*specs.PlanProgram, len(o.Plan.Programs)),
 		mapOf:    make(map[specs.MapRef]*specs.PlanMap, len(o.Plan.Maps)),
 		objects:  make(map[string]*ebpf.CollectionSpec, len(o.Plan.Objects)),
@@ -128,10 +128,10 @@ func (l *loader) fail(what string, cause error, remedy string) error {
 // expired is asked before every bpf call that creates something: none of these
 // calls can be interrupted.
 func (l *loader) expired() error {
-	if l.ctx.Err() == nil {
-		return nil
+	if err := l.late(); err != nil {
+		return fault.New("policy "+l.o.Plan.Name, fmt.Errorf("not loaded in time: %w", err), "the node is overloaded: try again")
 	}
-	return fault.New("policy "+l.o.Plan.Name, fmt.Errorf("not loaded in time: %w", context.Cause(l.ctx)), "the node is overloaded: try again")
+	return nil
 }
 
 // want finds all programs and maps that have to be made. It makes no bpf calls.

@@ -22,7 +22,7 @@ import (
 	"github.com/linkpin/linkpin/specs/fault"
 )
 
-//go:generate sh testdata/generate.sh
+//go:generate sh -c "../../hack/bpfobject testdata/*.bpf.c"
 
 func TestMain(m *testing.M) { os.Exit(bpftest.Main(m)) }
 
@@ -89,8 +89,7 @@ func wantError(t *testing.T, err error, parts ...string) {
 	if err == nil {
 		t.Fatal("no error")
 	}
-	var f *fault.Error
-	if !errors.As(err, &f) {
+	if _, ok := errors.AsType[*fault.Error](err); !ok {
 		t.Errorf("%T is not a fault.Error: %v", err, err)
 	}
 	if strings.Contains(err.Error(), "\n") {
@@ -192,7 +191,7 @@ func TestSetHook(t *testing.T) {
 			ebpf.ProgramSpec{Type: ebpf.CGroupSKB, AttachType: ebpf.AttachCGroupInetEgress}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			if err := SetHook(&tc.spec, tc.hook, tc.frags); err != nil {
+			if err := SetHook(&tc.spec, &specs.PlanProgram{Hook: tc.hook, Frags: tc.frags}); err != nil {
 				t.Fatal(err)
 			}
 			got, want := fmt.Sprintf("%+v", tc.spec), fmt.Sprintf("%+v", tc.want)
@@ -201,7 +200,7 @@ func TestSetHook(t *testing.T) {
 			}
 		})
 	}
-	if err := SetHook(&ebpf.ProgramSpec{}, "nowhere", false); err == nil {
+	if err := SetHook(&ebpf.ProgramSpec{}, &specs.PlanProgram{Hook: "nowhere"}); err == nil {
 		t.Error("no error for an unknown hook")
 	}
 }

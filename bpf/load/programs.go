@@ -21,11 +21,15 @@ func (l *loader) loadPrograms() error {
 		if err := l.expired(); err != nil {
 			return err
 		}
-		prog, err := l.loadProgram(p, l.fixups)
-		if err != nil && l.fixups && len(p.Fixups) > 0 {
+		var fixups []specs.Fixup
+		if l.fixups {
+			fixups = p.Fixups
+		}
+		prog, err := l.loadProgram(p, fixups)
+		if err != nil && len(fixups) > 0 {
 			// The kernel's types may have changed without a new version, by a module
 			// that was loaded since. The slow way sees them as they are now.
-			prog, err = l.loadProgram(p, false)
+			prog, err = l.loadProgram(p, nil)
 		}
 		if err != nil {
 			why := refused(p, err)
@@ -36,15 +40,13 @@ func (l *loader) loadPrograms() error {
 	return nil
 }
 
-func (l *loader) loadProgram(p *specs.PlanProgram, fixups bool) (*ebpf.Program, error) {
+func (l *loader) loadProgram(p *specs.PlanProgram, fixups []specs.Fixup) (*ebpf.Program, error) {
 	spec := l.objects[p.Object].Programs[p.Symbol].Copy()
-	if err := SetHook(spec, p.Hook, p.Frags); err != nil {
+	if err := SetHook(spec, p); err != nil {
 		return nil, err
 	}
-	if fixups {
-		if err := applyFixups(spec.Instructions, p.Fixups); err != nil {
-			return nil, err
-		}
+	if err := applyFixups(spec.Instructions, fixups); err != nil {
+		return nil, err
 	}
 	for i := range spec.Instructions {
 		ins := &spec.Instructions[i]
@@ -59,15 +61,15 @@ func (l *loader) loadProgram(p *specs.PlanProgram, fixups bool) (*ebpf.Program, 
 	return withMemlock(func() (*ebpf.Program, error) { return ebpf.NewProgram(spec) })
 }
 
-// SetHook gives a program the type and expected attach type of a hook; an empty
-// hook keeps what the section says. frags is XDP's BPF_F_XDP_HAS_FRAGS.
+// SetHook gives a program the type, expected attach type and flags that the plan
+// says. An empty hook keeps what the section says.
 //
 // tc programs get no expected attach type: links of tcx do not ask for one, and
 // since 6.18 the kernel refuses tail calls between programs that differ in it
 // (commit 4540aed51b12), which would part tcx/ingress from tcx/egress and tc.
-func SetHook(spec *ebpf.ProgramSpec, hook specs.Hook, frags bool) error {
-	if hook != "" {
-		t, a, err := hooks.Types(hook)
+func SetHook(spec *ebpf.ProgramSpec, p *specs.PlanProgram) error {
+	if p.Hook != "" {
+		t, a, err := hooks.Types(p.Hook)
 		if err != nil {
 			return err
 		}
@@ -82,7 +84,7 @@ func SetHook(spec *ebpf.ProgramSpec, hook specs.Hook, frags bool) error {
 		spec.AttachType = ebpf.AttachNone
 	case ebpf.XDP:
 		spec.Flags &^= unix.BPF_F_XDP_HAS_FRAGS
-		if frags {
+		if p.Frags {
 			spec.Flags |= unix.BPF_F_XDP_HAS_FRAGS
 		}
 	}
@@ -93,6 +95,9 @@ func SetHook(spec *ebpf.ProgramSpec, hook specs.Hook, frags bool) error {
 // remains of their metadata is what the kernel gets to see: symbol, function and
 // line; the marks that make the library relocate them are dropped.
 func applyFixups(insns asm.Instructions, fixups []specs.Fixup) error {
+	if len(fixups) == 0 {
+		return nil
+	}
 	byOffset := make(map[asm.RawInstructionOffset][]byte, len(fixups))
 	for _, f := range fixups {
 		byOffset[asm.RawInstructionOffset(f.Offset)] = f.Raw

@@ -27,8 +27,7 @@ func TestVerifierRefuses(t *testing.T) {
 	if !errors.As(err, &r) || r.Key != "wild" || len(r.Log) <= logLines {
 		t.Errorf("the log is lost: %+v", r)
 	}
-	var v *ebpf.VerifierError
-	if !errors.As(err, &v) {
+	if _, ok := errors.AsType[*ebpf.VerifierError](err); !ok {
 		t.Error("the library's error is lost")
 	}
 	if strings.Contains(err.Error(), "processed ") {

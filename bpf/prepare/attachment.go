@@ -139,6 +139,11 @@ func (w *preparer) checkAttachments() {
 		w.fail(w.policy.Pos, "attach at least one of "+list(w.all((*object).programNames)), "no program of the policy is attached")
 	}
 	for i, b := range all {
+		// Only CNI knows networks, and only the hook attaches to cgroups.
+		if len(w.policy.Select.Networks) > 0 && b.at.Hook.Target() == specs.TargetCgroup {
+			w.fail(b.pos, "put cgroup programs into a policy of their own",
+				"program %s belongs at %s, and only the CNI plugin knows the networks that select: asks for", b.sym, b.at.Hook)
+		}
 		for _, a := range all[:i] {
 			switch {
 			case a.sym == b.sym && sameHook(a.at, b.at):

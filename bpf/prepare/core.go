@@ -5,6 +5,7 @@ package prepare
 import (
 	"bytes"
 	"errors"
+	"io/fs"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -63,8 +64,8 @@ func loadKernelTypes() (*kernelTypes, error) {
 	}
 	k := &kernelTypes{[]*btf.Spec{kernel}}
 	names, err := cache.Modules()
-	if err != nil {
-		return k, nil // a kernel without BTF for modules
+	if err != nil && !errors.Is(err, fs.ErrNotExist) { // kernels without BTF for modules
+		return nil, err
 	}
 	for _, name := range names {
 		module, err := cache.Module(name)

@@ -4,6 +4,7 @@ package prepare
 
 import (
 	"encoding/binary"
+	"fmt"
 	"slices"
 
 	"github.com/cilium/ebpf"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/linkpin/linkpin/bpf/value"
 	"github.com/linkpin/linkpin/specs"
+	"github.com/linkpin/linkpin/specs/fault"
 	"github.com/linkpin/linkpin/specs/policy"
 )
 
@@ -80,6 +82,9 @@ func (w *preparer) encodeKey(g *group, t btf.Type, pe policy.MapEntry) (specs.By
 			w.fail(pe.Key.Pos, "remove key:", "a map of type %s has no keys", g.spec.Type)
 		}
 		return specs.Bytes{}, nil
+	}
+	if pe.Key == nil {
+		return specs.Bytes{}, fault.Newf(pe.Pos.String(), fmt.Sprintf("an entry of a map of type %s has a key", g.spec.Type), "add key:").WithExit(fault.ExitInput)
 	}
 	return value.EncodeKey(t, g.spec.KeySize, g.spec.Type, pe.Key)
 }

@@ -92,18 +92,28 @@ func (w *preparer) groupNamed(pm *policy.Map) {
 	}
 	var g *group
 	for _, o := range found {
-		if other := w.groupOf[o.ref(symbol)]; other != nil {
+		switch other := w.groupOf[o.ref(symbol)]; {
+		case other != nil:
 			w.fail(pm.Pos, "keep one of them", "map %s stands at line %d already", o.key(symbol), other.pos.Line)
 			return
-		}
-		if g == nil {
+		case g == nil:
 			g = w.newGroup(o, symbol, pm.Pos)
-			continue
+			w.override(g, pm, pm.Name)
+		case pm.Share == policy.ShareNobody:
+			w.override(w.newGroup(o, symbol, pm.Pos), pm, o.key(symbol))
+		default:
+			g.plan.Members = append(g.plan.Members, o.ref(symbol))
+			w.groupOf[o.ref(symbol)] = g
 		}
-		g.plan.Members = append(g.plan.Members, o.ref(symbol))
-		w.groupOf[o.ref(symbol)] = g
 	}
-	g.policy, g.plan.Name = pm, pm.Name
+	if pm.Share == policy.ShareNobody && len(found) > 1 {
+		g.plan.Name = found[0].key(symbol)
+	}
+}
+
+// override gives a map of the plan what the policy says of it.
+func (w *preparer) override(g *group, pm *policy.Map, name string) {
+	g.policy, g.plan.Name = pm, name
 	g.plan.MaxEntries, g.plan.KeySize, g.plan.ValueSize = pm.MaxEntries, pm.KeySize, pm.ValueSize
 	if pm.Type != "" {
 		g.plan.Type = w.mapType(pm.Pos, pm.Type)

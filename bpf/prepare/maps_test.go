@@ -261,3 +261,25 @@ func TestSharedByThePolicy(t *testing.T) {
 	_, err = prepare(t, twoObjects+"maps: {a/private: {maxEntries: 6}, private: {maxEntries: 6}}\n")
 	wantErrors(t, err, []string{"p.yaml:3: maps.private", "map a/private stands at line 3 already"})
 }
+
+func TestMapsThatNobodyShares(t *testing.T) {
+	const objects = "objects: {b: {builtin: meter}, c: {builtin: meter}}\n"
+	p := must(t, objects+"maps: {meter: {share: container}}\n")
+	if got := mapNames(p); !slices.Equal(got, []string{"meter"}) {
+		t.Errorf("maps %v, want one for both objects", got)
+	}
+	p = must(t, objects+"maps: {meter: {share: nobody, maxEntries: 4}}\n")
+	if got := mapNames(p); !slices.Equal(got, []string{"b/meter", "c/meter"}) {
+		t.Errorf("maps %v, want one for each object", got)
+	}
+	for _, name := range []string{"b/meter", "c/meter"} {
+		if m := mapOf(t, p, name); value32(m.MaxEntries) != uint32(4) || len(m.Members) != 1 {
+			t.Errorf("%s: %+v", name, m)
+		}
+	}
+}
+
+func TestEntryWithoutKey(t *testing.T) {
+	_, err := prepare(t, "object: {builtin: meter}\nmaps:\n  meter:\n    entries:\n      - {value: {packets: 1}}\n")
+	wantErrors(t, err, []string{"p.yaml:5: maps.meter.entries[0]", "has a key", "add key:"})
+}

@@ -18,7 +18,8 @@ import (
 	"github.com/linkpin/linkpin/specs/policy"
 )
 
-//go:generate sh testdata/generate.sh
+//go:generate sh -c "../../hack/bpfobject testdata/*.bpf.c"
+//go:generate sh -c "cd testdata && clang -O2 -target bpfeb -idirafter /usr/include/x86_64-linux-gnu -idirafter /usr/include/aarch64-linux-gnu -c empty.bpf.c -o bigendian.o"
 
 func TestMain(m *testing.M) { os.Exit(bpftest.Main(m)) }
 
@@ -244,4 +245,17 @@ func TestBuiltin(t *testing.T) {
 
 	_, err := prepare(t, "object: {builtin: moon}\n")
 	wantErrors(t, err, []string{"p.yaml:1: object: ", "moon", "; there are egress and meter"})
+}
+
+// Hook and CNI plugin would both leave such a program out, silently.
+func TestNetworksSelectNoCgroupPrograms(t *testing.T) {
+	text := strings.Replace("object: {builtin: meter}\n"+header, "{all: true}", "{networks: [web]}", 1)
+	ps, err := policy.Parse("p.yaml", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = Policy(ps[0], Options{Dir: directory(t)})
+	wantErrors(t, err,
+		[]string{"p.yaml:1: object", "skb_egress", "only the CNI plugin knows the networks"},
+		[]string{"p.yaml:1: object", "skb_ingress"})
 }

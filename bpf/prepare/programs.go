@@ -142,10 +142,12 @@ func (w *preparer) attach(o *object, symbol string, pa policy.Attachment) {
 // add returns the program that is a symbol loaded in one way. The second way of
 // one symbol is another program for the kernel.
 func (w *preparer) add(o *object, symbol string, hook specs.Hook, frags bool, pos policy.Pos) *program {
+	plan := specs.PlanProgram{Key: o.key(symbol), Object: o.name, Symbol: symbol, Hook: hook, Frags: frags}
 	spec := o.spec.Programs[symbol].Copy()
-	if err := load.SetHook(spec, hook, frags); err != nil {
+	if err := load.SetHook(spec, &plan); err != nil {
 		w.fail(pos, "", "%w", err)
 	}
+	plan.Frags = sectionFrags(spec)
 	copies := 0
 	for _, p := range w.programs {
 		if p.obj != o || p.plan.Symbol != symbol {
@@ -157,11 +159,7 @@ func (w *preparer) add(o *object, symbol string, hook specs.Hook, frags bool, po
 		copies++
 	}
 	p := &program{
-		plan: specs.PlanProgram{
-			Key: o.key(symbol), Object: o.name, Symbol: symbol, Hook: hook,
-			Frags: spec.Type == ebpf.XDP && spec.Flags&unix.BPF_F_XDP_HAS_FRAGS != 0,
-		},
-		obj: o, spec: spec, pos: pos,
+		plan: plan, obj: o, spec: spec, pos: pos,
 		refs: load.References(spec),
 		runs: map[specs.TargetKind]bool{},
 	}
@@ -190,8 +188,7 @@ func (w *preparer) sectionHook(o *object, symbol string, pos policy.Pos) (specs.
 		return h, true
 	}
 	remedy := "say where it goes under programs: with attach:"
-	var se *hooks.SectionError
-	if errors.As(err, &se) {
+	if se, ok := errors.AsType[*hooks.SectionError](err); ok {
 		switch {
 		case len(se.Could) == 0:
 			remedy = "name only the programs to attach under programs:"

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/features"
@@ -40,15 +41,24 @@ func (p *Prepared) Verify(ctx context.Context) ([]Unchecked, error) {
 	var errs policy.Errors
 	var unchecked []Unchecked
 	refused := map[string]bool{}
+	// One by one, so that each has its own error; then all together, since programs
+	// that share a program array may not go with each other.
+	var all []string
 	for _, prog := range p.Plan.Programs {
-		err := p.verify(ctx, prog.Key)
+		all = append(all, prog.Key)
+	}
+	for _, keys := range append(slices.Collect(slices.Chunk(all, 1)), all) {
+		if len(keys) > 1 && len(errs)+len(unchecked) > 0 {
+			break
+		}
+		err := p.verify(ctx, keys)
 		if err == nil {
 			continue
 		}
-		key := prog.Key
+		key := keys[0]
 		var r *load.RefusedError
 		if errors.As(err, &r) {
-			key = r.Key // it may be a tail-call target of prog
+			key = r.Key // it may be a tail-call target
 		}
 		if refused[key] {
 			continue
@@ -69,12 +79,12 @@ func (p *Prepared) Verify(ctx context.Context) ([]Unchecked, error) {
 	return unchecked, nil
 }
 
-func (p *Prepared) verify(ctx context.Context, key string) error {
+func (p *Prepared) verify(ctx context.Context, keys []string) error {
 	c, err := load.Load(ctx, load.Options{
 		Plan:     &p.Plan,
 		Object:   func(sum string) ([]byte, error) { return p.Objects[sum], nil },
 		Values:   plausible(),
-		Programs: []string{key},
+		Programs: keys,
 	})
 	if err != nil {
 		return err
@@ -146,8 +156,7 @@ func (p *Prepared) explain(key string, err error, r *load.RefusedError) *fault.E
 }
 
 func rootCause(err error) string {
-	var r *load.RefusedError
-	if errors.As(err, &r) {
+	if r, ok := errors.AsType[*load.RefusedError](err); ok {
 		return r.Reason
 	}
 	return err.Error()

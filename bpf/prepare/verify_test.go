@@ -13,6 +13,7 @@ import (
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
+	"github.com/linkpin/linkpin/bpf/bpftest"
 	"github.com/linkpin/linkpin/bpf/load"
 	"github.com/linkpin/linkpin/specs"
 	"github.com/linkpin/linkpin/specs/policy"
@@ -92,4 +93,16 @@ func TestUncheckable(t *testing.T) {
 	if got := u.String(); got != "p.yaml:4: program p can't be checked here: the kernel; is old" {
 		t.Errorf("%q", got)
 	}
+}
+
+// Both callers share one program array. The verifier takes each of them, and its
+// log says nothing but that.
+func TestCallersOfTwoAttachTypes(t *testing.T) {
+	bpftest.NeedKernel(t, 6, 18, "attach types of tail calls are compared")
+	p, err := prepare(t, "object: {file: tail.bpf.o}\nprograms:\n  sock_caller: [{attach: cgroup/connect4}, {attach: cgroup/connect6}]\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = p.Verify(t.Context())
+	wantErrors(t, err, []string{"p.yaml:3: programs.sock_caller[1]: program sock_caller#2: ", "one attach type (since 6.18)"})
 }

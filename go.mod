@@ -25,7 +25,4 @@ require (
 	golang.org/x/tools v0.40.1-0.20260108161641-ca281cf95054 // indirect
 )
 
-tool (
-	github.com/cilium/ebpf/cmd/bpf2go
-	github.com/containernetworking/cni/cnitool
-)
+tool github.com/cilium/ebpf/cmd/bpf2go

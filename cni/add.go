@@ -37,14 +37,13 @@ func (p *Plugin) Add(args *skel.CmdArgs) error {
 
 func (p *Plugin) add(ctx context.Context, conf *Conf, args *skel.CmdArgs) error {
 	id := identity(conf, args.ContainerID, args.Args)
-	set, err := applied.Open(p.Applied)
-	if err != nil {
-		return p.withoutPolicies(id, err)
+	set, chosen, err := p.choose(id)
+	if set == nil {
+		return err
 	}
 	defer set.Close()
-	chosen, err := choose(id, set)
-	if err != nil || len(chosen) == 0 {
-		return err
+	if len(chosen) == 0 {
+		return nil
 	}
 	err = p.attach(ctx, set, chosen, id, args)
 	if err == nil {
@@ -59,32 +58,15 @@ func (p *Plugin) add(ctx context.Context, conf *Conf, args *skel.CmdArgs) error 
 	return nil
 }
 
-// withoutPolicies decides what happens when there is no intact applied set.
-func (p *Plugin) withoutPolicies(id specs.Identity, cause error) error {
-	path := p.Exempt
-	if path == "" {
-		path = applied.DefaultExempt
-	}
-	exempt, err := applied.ReadExempt(path)
-	p.warn(err)
-	if exempt.Match(id) {
-		p.warn(fmt.Errorf("sandbox %s goes without policies, as %s allows: %w", id.ContainerID, path, cause))
-		return nil
-	}
-	return cause
-}
-
-// choose returns the selected policies that have something for CNI to attach.
-func choose(id specs.Identity, set *applied.Set) ([]applied.Summary, error) {
-	all := set.Policies()
-	picked, err := specs.Choose(id, applied.Candidates(all))
-	if err != nil {
-		return nil, err
-	}
-	return slices.DeleteFunc(slices.Clone(all), func(s applied.Summary) bool {
-		return !slices.ContainsFunc(picked, func(c specs.Candidate) bool { return c.Name == s.Name }) ||
-			!slices.Contains(s.Targets, specs.TargetInterface) && !slices.Contains(s.Targets, specs.TargetNetns)
-	}), nil
+// choose opens the applied set and returns the selected policies that have
+// something for CNI to attach; see entry.Selection.Choose.
+func (p *Plugin) choose(id specs.Identity) (*applied.Set, []applied.Summary, error) {
+	set, all, err := entry.Selection{
+		Applied: p.Applied, Exempt: p.Exempt, Object: "sandbox " + id.ContainerID, Warn: p.Warn,
+	}.Choose(id)
+	return set, slices.DeleteFunc(all, func(s applied.Summary) bool {
+		return !slices.Contains(s.Targets, specs.TargetInterface) && !slices.Contains(s.Targets, specs.TargetNetns)
+	}), err
 }
 
 func (p *Plugin) attach(ctx context.Context, set *applied.Set, chosen []applied.Summary, id specs.Identity, args *skel.CmdArgs) error {
@@ -108,13 +90,16 @@ func (p *Plugin) attach(ctx context.Context, set *applied.Set, chosen []applied.
 		return err
 	}
 	sub := &entry.Subject{Identity: id, Netns: ns, Sandbox: key}
-	err = s.ClaimSandbox(key, sub)
+	_, err = s.ClaimSandbox(key, sub)
 	var wants []entry.Want
 	if err == nil {
-		wants, err = missing(s, set, chosen, sub, iface)
+		wants, err = missing(ctx, s, chosen, sub, iface)
 	}
 	if err == nil {
 		_, err = s.Attach(ctx, sub, wants)
+	}
+	if err != nil {
+		p.warn(s.AbandonSandbox(ctx, key, "", ns.Cookie))
 	}
 	p.warn(lock.Release())
 	s.Sweep(ctx)
@@ -139,14 +124,14 @@ func openNetns(path string) (*target.Netns, error) {
 }
 
 // missing lists the entries that the interface should have and has not.
-func missing(s *entry.Session, set *applied.Set, chosen []applied.Summary, sub *entry.Subject, iface *target.Interface) ([]entry.Want, error) {
-	all, err := wanted(set, chosen, sub, iface)
+func missing(ctx context.Context, s *entry.Session, chosen []applied.Summary, sub *entry.Subject, iface *target.Interface) ([]entry.Want, error) {
+	all, err := wanted(s.Plan, chosen, sub, iface)
 	if err != nil {
 		return nil, err
 	}
 	var out []entry.Want
 	for _, w := range all {
-		covered, err := s.Covered(w.Place)
+		covered, err := s.Covered(ctx, w.Place)
 		if err != nil {
 			return nil, err
 		}
@@ -157,21 +142,22 @@ func missing(s *entry.Session, set *applied.Set, chosen []applied.Summary, sub *
 	return out, nil
 }
 
-// wanted lists the entries that the interface should have.
-func wanted(set *applied.Set, chosen []applied.Summary, sub *entry.Subject, iface *target.Interface) ([]entry.Want, error) {
+// wanted lists the entries that the interface should have. plan is Plans.Plan.
+func wanted(plan func(string) (*specs.Plan, string, error), chosen []applied.Summary, sub *entry.Subject, iface *target.Interface) ([]entry.Want, error) {
 	var wants []entry.Want
 	for _, c := range chosen {
-		plan, _, err := set.Plan(c.Name)
+		what, _, err := plan(c.Name)
 		if err != nil {
 			return nil, err
 		}
 		if slices.Contains(c.Targets, specs.TargetNetns) {
 			wants = append(wants, entry.Want{
 				Policy: c.Name, OnError: c.OnError, Kind: specs.TargetNetns,
-				Place: pin.NetnsEntry(sub.Sandbox, c.Name),
+				Place:     pin.NetnsEntry(sub.Sandbox, c.Name),
+				Interface: iface,
 			})
 		}
-		if entry.Attaches(plan, iface.Name) {
+		if entry.Attaches(what, iface.Name) {
 			wants = append(wants, entry.Want{
 				Policy: c.Name, OnError: c.OnError, Kind: specs.TargetInterface,
 				Place:     pin.InterfaceEntry(sub.Sandbox, sub.Identity.Network, iface.Name, c.Name),

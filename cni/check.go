@@ -12,6 +12,7 @@ import (
 
 	"github.com/linkpin/linkpin/bpf/entry"
 	"github.com/linkpin/linkpin/bpf/pin"
+	"github.com/linkpin/linkpin/specs"
 	"github.com/linkpin/linkpin/specs/applied"
 	"github.com/linkpin/linkpin/specs/fault"
 )
@@ -31,14 +32,13 @@ func (p *Plugin) Check(args *skel.CmdArgs) error {
 
 func (p *Plugin) check(conf *Conf, args *skel.CmdArgs) error {
 	id := identity(conf, args.ContainerID, args.Args)
-	set, err := applied.Open(p.Applied)
-	if err != nil {
-		return p.withoutPolicies(id, err)
+	set, chosen, err := p.choose(id)
+	if set == nil {
+		return err
 	}
 	defer set.Close()
-	chosen, err := choose(id, set)
-	if err != nil {
-		return err
+	if len(chosen) == 0 {
+		return nil
 	}
 	ns, err := openNetns(args.Netns)
 	if err != nil {
@@ -58,26 +58,30 @@ func (p *Plugin) check(conf *Conf, args *skel.CmdArgs) error {
 	}
 	key := pin.SandboxKey(args.ContainerID)
 	sub := &entry.Subject{Identity: id, Netns: ns, Sandbox: key}
-	expected, err := wanted(set, chosen, sub, iface)
+	expected, err := wanted(set.Plan, chosen, sub, iface)
 	if err != nil {
 		return err
 	}
 	for _, w := range expected {
-		place := w.Place
 		if s == nil {
-			return drift(place, errors.New("linkpin has no state on this node"))
+			return drift(w.Place, errors.New("linkpin has no state on this node"))
 		}
-		if err := p.checkEntry(s, place, ns.Cookie); err != nil {
+		if err := p.checkEntry(s, w, ns.Cookie); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// checkEntry compares one entry with the kernel.
-func (p *Plugin) checkEntry(s *entry.Session, place pin.Place, cookie uint64) error {
+// checkEntry compares one entry with the kernel. That a policy with onError: allow
+// has none is as ADD left it, and said.
+func (p *Plugin) checkEntry(s *entry.Session, w entry.Want, cookie uint64) error {
+	place := w.Place
 	item, ok := s.Look(place)
 	switch {
+	case !ok && w.OnError == specs.Allow:
+		p.warn(fmt.Errorf("%s: nothing is attached for it (onError: allow)", place))
+		return nil
 	case !ok:
 		return drift(place, fmt.Errorf("nothing is attached for it: %w", fs.ErrNotExist))
 	case item.Err != nil:

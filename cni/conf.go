@@ -28,7 +28,7 @@ type Conf struct {
 	RuntimeConfig struct {
 		// containerd and CRI-O pass all pod annotations by this capability.
 		PodAnnotations map[string]string `json:"io.kubernetes.cri.pod-annotations,omitempty"`
-	} `json:"runtimeConfig,omitempty"`
+	} `json:"runtimeConfig"`
 }
 
 // parse reads a configuration and, if there is one, its previous result.

@@ -27,7 +27,9 @@ func (p *Plugin) Del(args *skel.CmdArgs) error {
 		return nil
 	}
 	defer done()
-	p.warn(s.DelInterface(context.Background(), args.ContainerID, conf.Name, args.IfName))
+	p.warn(s.DelInterface(context.Background(), entry.Deletion{
+		ContainerID: args.ContainerID, Network: conf.Name, Interface: args.IfName, Netns: args.Netns,
+	}))
 	s.Sweep(context.Background())
 	return nil
 }

@@ -4,7 +4,6 @@ package hook
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 
@@ -33,7 +32,7 @@ type creation struct {
 }
 
 // run attaches the chosen policies. A failure of one policy obeys its onError; a
-// failure of what all of them need is fatal if one of them says deny.
+// failure of what several of them need is fatal if one of these says deny.
 func (c *creation) run(ctx context.Context) error {
 	err := c.attach(ctx)
 	if err == nil {
@@ -49,10 +48,10 @@ func (c *creation) run(ctx context.Context) error {
 }
 
 func (c *creation) attach(ctx context.Context) error {
+	defer c.closeTargets()
 	if err := c.findTargets(); err != nil {
 		return err
 	}
-	defer c.closeTargets()
 	if len(c.chosen) == 0 {
 		return nil
 	}
@@ -62,54 +61,60 @@ func (c *creation) attach(ctx context.Context) error {
 	}
 	defer root.Close()
 	c.session = &entry.Session{Root: root, Plans: c.set, Roots: c.Roots, By: pin.ByHook, Warn: c.Warn}
-
 	c.key = pin.ContainerKey(c.id.ContainerID, c.bundle)
-	lockCtx, cancel := context.WithTimeout(ctx, entry.LoadTimeout)
-	defer cancel()
-	lock, err := root.Lock(lockCtx, pin.Container(c.key))
-	if err != nil {
-		return err
-	}
-	defer c.release(lock)
-	have, err := c.session.ClaimContainer(c.key, &c.subject)
-	if err != nil {
-		return err
-	}
-	if err := c.attachAll(ctx, have); err != nil {
+	if err := c.attachLocked(ctx); err != nil {
 		return err
 	}
 	c.session.Sweep(ctx)
 	return nil
 }
 
-func (c *creation) release(lock *pin.Lock) {
-	c.warn(lock.Release())
+// attachLocked does what needs the container's lock: until everything is published
+// nobody else may look at the container and find half of it.
+func (c *creation) attachLocked(ctx context.Context) error {
+	// One deadline for all locks.
+	locks, cancel := context.WithTimeout(ctx, entry.LoadTimeout)
+	defer cancel()
+	lock, err := c.session.Root.Lock(locks, pin.Container(c.key))
+	if err != nil {
+		return err
+	}
+	defer c.release(lock)
+	digests := make(map[string]string, len(c.chosen))
+	for _, p := range c.chosen {
+		digests[p.Name] = p.Digest
+	}
+	have, err := c.session.ClaimContainer(ctx, c.key, &c.subject, digests)
+	if err != nil {
+		return err
+	}
+	if !c.needs(specs.TargetInterface, specs.TargetNetns) {
+		return c.publish(ctx, nil, have)
+	}
+	sb, err := c.enterSandbox(locks)
+	if err != nil {
+		if err := c.fail(err, specs.TargetInterface, specs.TargetNetns); err != nil {
+			return err
+		}
+		return c.publish(ctx, nil, have)
+	}
+	defer c.release(sb.lock)
+	wants, err := c.sandboxWants(ctx, sb)
+	if err == nil {
+		err = c.publish(ctx, wants, have)
+	}
+	if err != nil {
+		c.warn(c.session.AbandonSandbox(ctx, sb.key, c.key, c.subject.Netns.Cookie))
+	}
+	return err
 }
 
-// attachAll attaches to the namespace's interfaces first and to the container's
-// cgroup last: a published container entry means that everything is in place.
-func (c *creation) attachAll(ctx context.Context, have map[string]bool) (err error) {
-	var wants []entry.Want
-	if c.needsNetns() {
-		key, lock, err := c.session.LockSandbox(ctx, c.subject.Netns, "")
-		if err != nil {
-			return err
-		}
-		defer c.release(lock)
-		c.subject.Sandbox = key
-		c.believeSandbox(key)
-		if wants, err = c.sandboxWants(key); err != nil {
-			return err
-		}
-		if err := c.session.JoinSandbox(key, c.key); err != nil {
-			return err
-		}
-		defer func() {
-			if err != nil && len(have) == 0 {
-				c.warn(c.session.Root.RemoveMember(key, c.key))
-			}
-		}()
-	}
+func (c *creation) release(lock *pin.Lock) { c.warn(lock.Release()) }
+
+// publish attaches to the namespace and its interfaces first and to the
+// container's cgroup last: a published container entry means that everything is in
+// place.
+func (c *creation) publish(ctx context.Context, wants []entry.Want, have map[string]bool) error {
 	for _, p := range c.chosen {
 		if !have[p.Name] {
 			wants = append(wants, entry.Want{
@@ -118,43 +123,68 @@ func (c *creation) attachAll(ctx context.Context, have map[string]bool) (err err
 			})
 		}
 	}
-	_, err = c.session.Attach(ctx, &c.subject, wants)
+	_, err := c.session.Attach(ctx, &c.subject, wants)
 	return err
 }
 
-// believeSandbox keeps a sandbox id only if it is the one that is recorded for the
-// container's network namespace.
-func (c *creation) believeSandbox(key pin.Key) {
-	if c.id.SandboxID != "" && pin.SandboxKey(c.id.SandboxID) == key {
-		c.subject.Identity.SandboxID = c.id.SandboxID
-	}
+// sandbox is the container's sandbox while its lock is held.
+type sandbox struct {
+	key     pin.Key
+	lock    *pin.Lock
+	entries []pin.Place // of this very namespace
 }
 
-// sandboxWants lists the interface and namespace entries that are missing.
-func (c *creation) sandboxWants(key pin.Key) ([]entry.Want, error) {
-	if err := c.session.ClaimSandbox(key, &c.subject); err != nil {
-		return nil, err
-	}
-	interfaces, err := c.subject.Netns.Interfaces()
+// enterSandbox locks the sandbox of the container's namespace and joins it. The
+// caller must release its lock.
+func (c *creation) enterSandbox(ctx context.Context) (*sandbox, error) {
+	key, lock, err := c.session.LockSandbox(ctx, c.subject.Netns, "")
 	if err != nil {
 		return nil, err
 	}
+	sb := &sandbox{key: key, lock: lock}
+	sb.entries, err = c.session.ClaimSandbox(key, &c.subject)
+	if err == nil {
+		err = c.session.JoinSandbox(key, c.key)
+	}
+	if err != nil {
+		c.warn(c.session.AbandonSandbox(ctx, key, c.key, c.subject.Netns.Cookie))
+		c.release(lock)
+		return nil, err
+	}
+	c.subject.Sandbox = key
+	// An id is believed only if it is the one that is recorded for the namespace.
+	if c.id.SandboxID != "" && pin.SandboxKey(c.id.SandboxID) == key {
+		c.subject.Identity.SandboxID = c.id.SandboxID
+	}
+	return sb, nil
+}
+
+// sandboxWants lists the interface and namespace entries that are missing.
+func (c *creation) sandboxWants(ctx context.Context, sb *sandbox) ([]entry.Want, error) {
 	var wants []entry.Want
-	err = c.each(specs.TargetNetns, func(p applied.Summary) error {
-		place := pin.NetnsEntry(key, p.Name)
-		covered, err := c.session.Covered(place)
+	err := c.each(func(p applied.Summary) error {
+		place := pin.NetnsEntry(sb.key, p.Name)
+		covered, err := c.session.Covered(ctx, place)
 		if err == nil && !covered {
 			wants = append(wants, entry.Want{Policy: p.Name, OnError: p.OnError, Kind: specs.TargetNetns, Place: place})
 		}
 		return err
-	})
-	if err != nil {
-		return nil, err
+	}, specs.TargetNetns)
+	if err != nil || !c.needs(specs.TargetInterface) {
+		return wants, err
 	}
-	err = c.each(specs.TargetInterface, func(p applied.Summary) error {
-		more, err := c.interfaceWants(key, p, interfaces)
+	interfaces, err := c.subject.Netns.Interfaces()
+	if err != nil {
+		return wants, c.fail(err, specs.TargetInterface)
+	}
+	err = c.each(func(p applied.Summary) error {
+		more, err := c.interfaceWants(ctx, sb, p, interfaces)
 		wants = append(wants, more...)
 		return err
+	}, specs.TargetInterface)
+	// What a policy wanted before it was left out goes with it.
+	wants = slices.DeleteFunc(wants, func(w entry.Want) bool {
+		return !slices.ContainsFunc(c.chosen, func(p applied.Summary) bool { return p.Name == w.Policy })
 	})
 	return wants, err
 }
@@ -162,8 +192,8 @@ func (c *creation) sandboxWants(key pin.Key) ([]entry.Want, error) {
 // interfaceWants lists the entries of one policy that are missing on a
 // container's interfaces. A policy that finds none at all fails, unless it has
 // programs for the cgroup: then its record says what is not covered.
-func (c *creation) interfaceWants(key pin.Key, p applied.Summary, interfaces []target.Interface) ([]entry.Want, error) {
-	plan, _, err := c.set.Plan(p.Name)
+func (c *creation) interfaceWants(ctx context.Context, sb *sandbox, p applied.Summary, interfaces []target.Interface) ([]entry.Want, error) {
+	plan, _, err := c.session.Plan(p.Name)
 	if err != nil {
 		return nil, err
 	}
@@ -175,12 +205,8 @@ func (c *creation) interfaceWants(key pin.Key, p applied.Summary, interfaces []t
 			continue
 		}
 		found = true
-		place := pin.HookInterfaceEntry(key, iface.Name, p.Name)
-		places, err := c.session.InterfacePlaces(key, iface.Name, p.Name)
-		if err != nil {
-			return nil, err
-		}
-		covered, err := c.session.Covered(append(places, place)...)
+		place := pin.HookInterfaceEntry(sb.key, iface.Name, p.Name)
+		covered, err := c.session.Covered(ctx, append(entry.On(sb.entries, iface.Name, p.Name), place)...)
 		if err != nil {
 			return nil, err
 		}
@@ -204,12 +230,12 @@ func (c *creation) interfaceWants(key pin.Key, p applied.Summary, interfaces []t
 	return wants, nil
 }
 
-// each calls fn for every chosen policy with programs for a kind of target. A
-// policy that fails is left out if it says onError: allow.
-func (c *creation) each(kind specs.TargetKind, fn func(applied.Summary) error) error {
+// each calls fn for every chosen policy with programs for one of the kinds of
+// targets. A policy that fails is left out if it says onError: allow.
+func (c *creation) each(fn func(applied.Summary) error, kinds ...specs.TargetKind) error {
 	var kept []applied.Summary
 	for _, p := range c.chosen {
-		if slices.Contains(p.Targets, kind) {
+		if attachesTo(p, kinds) {
 			if err := fn(p); err != nil {
 				if p.OnError != specs.Allow {
 					return err
@@ -224,67 +250,16 @@ func (c *creation) each(kind specs.TargetKind, fn func(applied.Summary) error) e
 	return nil
 }
 
-func (c *creation) needsNetns() bool {
-	return slices.ContainsFunc(c.chosen, func(p applied.Summary) bool {
-		return slices.Contains(p.Targets, specs.TargetInterface) || slices.Contains(p.Targets, specs.TargetNetns)
-	})
+// fail leaves out the policies with programs for one of the kinds, or returns err
+// if one of them says deny: those that need nothing of it are not concerned.
+func (c *creation) fail(err error, kinds ...specs.TargetKind) error {
+	return c.each(func(applied.Summary) error { return err }, kinds...)
 }
 
-// findTargets opens what the chosen policies attach to and verifies it.
-func (c *creation) findTargets() error {
-	start, err := target.StartTime(c.Roots, c.state.Pid)
-	if err != nil {
-		return fmt.Errorf("pid %d: %w", c.state.Pid, err)
-	}
-	c.subject = entry.Subject{Identity: c.id, Bundle: c.bundle, PID: c.state.Pid, Start: start}
-	c.subject.Identity.SandboxID = ""
-	if err := c.refuseVM(); err != nil {
-		return err
-	}
-	cgroup, cgroupErr := target.CgroupOfPID(c.Roots, c.state.Pid)
-	if cgroupErr == nil {
-		c.subject.Cgroup = cgroup
-	}
-	if err := c.each(specs.TargetCgroup, func(applied.Summary) error { return cgroupErr }); err != nil {
-		return err
-	}
-	if !c.needsNetns() {
-		return nil
-	}
-	ns, netnsErr := c.openNetns()
-	if netnsErr == nil {
-		c.subject.Netns = ns
-	}
-	for _, kind := range []specs.TargetKind{specs.TargetInterface, specs.TargetNetns} {
-		if err := c.each(kind, func(applied.Summary) error { return netnsErr }); err != nil {
-			c.closeTargets()
-			return err
-		}
-	}
-	return nil
+func (c *creation) needs(kinds ...specs.TargetKind) bool {
+	return slices.ContainsFunc(c.chosen, func(p applied.Summary) bool { return attachesTo(p, kinds) })
 }
 
-// openNetns opens the container's network namespace, which must not be the host's.
-func (c *creation) openNetns() (*target.Netns, error) {
-	ns, err := target.NetnsOfPID(c.Roots, c.state.Pid)
-	if err != nil {
-		return nil, err
-	}
-	host, err := ns.IsHost()
-	if err == nil && host {
-		err = fmt.Errorf("the container shares the host's network namespace, which %w", target.ErrForbidden)
-	}
-	if err != nil {
-		return nil, errors.Join(err, ns.Close())
-	}
-	return ns, nil
-}
-
-func (c *creation) closeTargets() {
-	if c.subject.Cgroup != nil {
-		c.warn(c.subject.Cgroup.Close())
-	}
-	if c.subject.Netns != nil {
-		c.warn(c.subject.Netns.Close())
-	}
+func attachesTo(p applied.Summary, kinds []specs.TargetKind) bool {
+	return slices.ContainsFunc(p.Targets, func(k specs.TargetKind) bool { return slices.Contains(kinds, k) })
 }

@@ -5,14 +5,12 @@ package hook
 import (
 	"context"
 	"errors"
-	"fmt"
+	"path/filepath"
 
 	oci "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/linkpin/linkpin/bpf/entry"
 	"github.com/linkpin/linkpin/bpf/pin"
-	"github.com/linkpin/linkpin/specs"
-	"github.com/linkpin/linkpin/specs/applied"
 	"github.com/linkpin/linkpin/specs/fault"
 )
 
@@ -23,15 +21,15 @@ func (h *Hook) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	bundle, err := resolveBundle(st, h.Stage)
-	if err != nil {
-		return err
-	}
 	switch h.Stage {
 	case CreateRuntime, Prestart:
+		bundle, err := resolveBundle(st)
+		if err != nil {
+			return err
+		}
 		return h.create(ctx, st, bundle)
 	case Poststop:
-		return h.end(ctx, st, bundle)
+		return h.end(ctx, st)
 	}
 	return fault.Newf("stage "+string(h.Stage), "is not one at which linkpin works",
 		"call it at createRuntime or prestart, and at poststop").WithExit(fault.ExitUsage)
@@ -43,69 +41,38 @@ func (h *Hook) create(ctx context.Context, st *oci.State, bundle string) error {
 		return stateError("has no pid", nil)
 	}
 	id := identify(h.Caller, st)
-	set, err := applied.Open(h.Applied)
-	if err != nil {
-		return h.withoutPolicies(id, err)
-	}
-	defer set.Close()
-	chosen, err := choose(id, set)
-	if err != nil || len(chosen) == 0 {
+	set, chosen, err := entry.Selection{
+		Applied: h.Applied, Exempt: h.Exempt, Object: "container " + st.ID, Warn: h.Warn,
+	}.Choose(id)
+	if set == nil {
 		return err
 	}
+	defer set.Close()
 	c := &creation{Hook: h, set: set, chosen: chosen, state: st, bundle: bundle, id: id}
 	return c.run(ctx)
 }
 
-// withoutPolicies decides what happens when there is no intact applied set:
-// nobody starts, but those whom the node's owner has exempted.
-func (h *Hook) withoutPolicies(id specs.Identity, cause error) error {
-	path := h.Exempt
-	if path == "" {
-		path = applied.DefaultExempt
-	}
-	exempt, err := applied.ReadExempt(path)
-	if err != nil {
-		h.warn(err)
-	}
-	if exempt.Match(id) {
-		h.warn(fmt.Errorf("container %s starts without policies, as %s allows: %w", id.ContainerID, path, cause))
-		return nil
-	}
-	return cause
-}
-
-// choose returns the policies that an identity gets.
-func choose(id specs.Identity, set *applied.Set) ([]applied.Summary, error) {
-	all := set.Policies()
-	picked, err := specs.Choose(id, applied.Candidates(all))
-	if err != nil {
-		return nil, err
-	}
-	names := make(map[string]bool, len(picked))
-	for _, c := range picked {
-		names[c.Name] = true
-	}
-	var out []applied.Summary
-	for _, p := range all {
-		if names[p.Name] {
-			out = append(out, p)
-		}
-	}
-	return out, nil
-}
-
 // end retires what is recorded for the container, if it has really ended.
-func (h *Hook) end(ctx context.Context, st *oci.State, bundle string) error {
+func (h *Hook) end(ctx context.Context, st *oci.State) error {
 	root, err := pin.Open(h.BPFFS)
-	if errors.Is(err, pin.ErrNoState) {
-		return nil
+	if errors.Is(err, pin.ErrNoState) || errors.Is(err, pin.ErrNoBPFFS) {
+		return nil // nothing is recorded, so nothing is attached
 	}
 	if err != nil {
 		return err
 	}
 	defer root.Close()
 	s := &entry.Session{Root: root, Roots: h.Roots, By: pin.ByHook, Warn: h.Warn}
-	err = s.EndContainer(ctx, pin.ContainerKey(st.ID, bundle))
+	bundle, resolveErr := resolveBundle(st)
+	found := false
+	if resolveErr == nil {
+		found, err = s.EndContainer(ctx, pin.ContainerKey(st.ID, bundle))
+	}
+	if !found && err == nil && bundle != filepath.Clean(st.Bundle) {
+		// The bundle is gone by now, or a symbolic link on the way to it leads
+		// elsewhere. The id will do: only what has really ended is retired.
+		err = s.EndContainers(ctx, st.ID)
+	}
 	s.Sweep(ctx)
 	return err
 }

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"path/filepath"
 	"strings"
 	"unicode/utf8"
@@ -63,16 +62,12 @@ func checkID(id string) error {
 }
 
 // resolveBundle returns the bundle's path without symbolic links: it tells two
-// containers of one id in two runtime roots apart. At poststop the bundle may be
-// gone already; then the path is used as it is.
-func resolveBundle(st *oci.State, stage Stage) (string, error) {
+// containers of one id in two runtime roots apart.
+func resolveBundle(st *oci.State) (string, error) {
 	if !filepath.IsAbs(st.Bundle) || strings.ContainsRune(st.Bundle, 0) {
 		return "", stateError("has no absolute path as its bundle", nil)
 	}
 	resolved, err := filepath.EvalSymlinks(st.Bundle)
-	if errors.Is(err, fs.ErrNotExist) && stage == Poststop {
-		return filepath.Clean(st.Bundle), nil
-	}
 	if err != nil {
 		return "", stateError("names a bundle that can't be found", err)
 	}

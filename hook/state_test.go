@@ -71,23 +71,18 @@ func TestResolveBundle(t *testing.T) {
 	if err := os.Symlink("real", link); err != nil {
 		t.Fatal(err)
 	}
-	for _, tc := range []struct {
-		bundle string
-		stage  Stage
-		want   string // empty: an error
-	}{
-		{real, CreateRuntime, real},
-		{link, CreateRuntime, real},
-		{link + "/../real/", Poststop, real},
-		{filepath.Join(dir, "gone"), Poststop, filepath.Join(dir, "gone")},
-		{filepath.Join(dir, "gone"), CreateRuntime, ""},
-		{"", CreateRuntime, ""},
-		{"relative", CreateRuntime, ""},
-		{"/a\x00b", Poststop, ""},
+	for bundle, want := range map[string]string{ // empty: an error
+		real:                       real,
+		link:                       real,
+		link + "/../real/":         real,
+		filepath.Join(dir, "gone"): "",
+		"":                         "",
+		"relative":                 "",
+		"/a\x00b":                  "",
 	} {
-		got, err := resolveBundle(&oci.State{Bundle: tc.bundle}, tc.stage)
-		if got != tc.want || (err == nil) != (tc.want != "") {
-			t.Errorf("%q at %s: got %q, %v; want %q", tc.bundle, tc.stage, got, err, tc.want)
+		got, err := resolveBundle(&oci.State{Bundle: bundle})
+		if got != want || (err == nil) != (want != "") {
+			t.Errorf("%q: got %q, %v; want %q", bundle, got, err, want)
 		}
 	}
 }

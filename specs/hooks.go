@@ -2,6 +2,8 @@
 
 package specs
 
+import "slices"
+
 // Hook is an attach point, written as libbpf writes ELF section names:
 // "cgroup/connect4", "tcx/ingress", "xdp".
 type Hook string
@@ -54,10 +56,8 @@ func (h Hook) Target() TargetKind {
 	case HookNetfilter, HookSKLookup, HookFlowDissector:
 		return TargetNetns
 	}
-	for _, c := range cgroupHooks {
-		if c == h {
-			return TargetCgroup
-		}
+	if slices.Contains(cgroupHooks, h) {
+		return TargetCgroup
 	}
 	return ""
 }

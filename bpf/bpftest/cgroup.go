@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -73,9 +74,9 @@ func removeCgroup(dir string) error {
 			return err
 		}
 		var last error
-		for i := len(dirs) - 1; i >= 0; i-- {
-			if err := unix.Rmdir(dirs[i]); err != nil && !errors.Is(err, unix.ENOENT) {
-				last = &os.PathError{Op: "rmdir", Path: dirs[i], Err: err}
+		for _, d := range slices.Backward(dirs) {
+			if err := unix.Rmdir(d); err != nil && !errors.Is(err, unix.ENOENT) {
+				last = &os.PathError{Op: "rmdir", Path: d, Err: err}
 			}
 		}
 		if last == nil || time.Now().After(deadline) {

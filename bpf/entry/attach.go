@@ -3,9 +3,11 @@
 package entry
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/linkpin/linkpin/bpf/attach"
@@ -15,61 +17,97 @@ import (
 	"github.com/linkpin/linkpin/specs/fault"
 )
 
-// Attach makes the wanted entries, in order, and publishes them in that order once
-// all of them are attached. If one of a deny policy fails, none of them stays; one
-// of an allow policy is left out and reported to Warn. The locks of the owners
-// must be held. It returns the places that it published.
+// Attach makes the wanted entries and publishes them in the order given, once all
+// of them are attached. If one of a deny policy fails, none of them stays. A policy
+// with onError: allow is left out as a whole and reported to Warn: half of it would
+// look as if it were in force. The locks of the owners must be held. It returns the
+// places that it published.
 func (s *Session) Attach(ctx context.Context, sub *Subject, wants []Want) (published []pin.Place, err error) {
-	var all []*built
+	all := make([]*built, len(wants))
+	for i, w := range wants {
+		all[i] = &built{want: w}
+	}
 	defer func() {
 		for _, b := range all {
-			b.close()
+			s.warn(b.close())
 		}
 	}()
-	for _, w := range wants {
-		b, err := s.build(ctx, sub, w)
-		switch {
-		case err == nil:
-			all = append(all, b)
-		case w.OnError == specs.Allow:
-			s.warn(fmt.Errorf("policy %s left out (onError: allow): %w", w.Policy, err))
-		default:
+	limit := cmp.Or(s.loadTimeout, LoadTimeout)
+	loadCtx, cancel := context.WithTimeoutCause(ctx, limit, tookTooLong("loading", limit))
+	defer cancel()
+	kept, err := s.each(all, func(b *built) error { return s.load(loadCtx, sub, b) })
+	if err != nil {
+		return nil, err
+	}
+	attachCtx, cancel := context.WithTimeoutCause(ctx, AttachTimeout, tookTooLong("attaching", AttachTimeout))
+	defer cancel()
+	kept, err = s.each(kept, func(b *built) error { return s.attach(attachCtx, sub, b) })
+	if err != nil {
+		return nil, err
+	}
+	if sub.Recheck != nil {
+		if err := sub.Recheck(); err != nil {
 			return nil, err
 		}
 	}
+	kept, err = s.each(kept, func(b *built) error { return s.publish(sub, b) })
 	for _, b := range all {
-		if err := s.publish(sub, b); err != nil {
-			if b.want.OnError == specs.Allow {
-				s.warn(fmt.Errorf("policy %s left out (onError: allow): %w", b.want.Policy, err))
-				continue
+		switch {
+		case !b.published:
+		case slices.Contains(kept, b):
+			published = append(published, b.want.Place)
+		case err != nil:
+			err = errors.Join(err, s.undo(b.want.Place))
+		default:
+			s.warn(s.undo(b.want.Place))
+		}
+	}
+	return published, err
+}
+
+func tookTooLong(what string, limit time.Duration) error {
+	return fmt.Errorf("%s took more than %s: %w", what, limit, context.DeadlineExceeded)
+}
+
+// each takes every entry one step further. It returns those that go on: a policy
+// with onError: allow, of which one entry fails, is left out with all of them.
+func (s *Session) each(all []*built, step func(*built) error) ([]*built, error) {
+	failed := map[string]bool{}
+	for _, b := range all {
+		policy := b.want.Policy
+		if failed[policy] {
+			continue
+		}
+		if err := step(b); err != nil {
+			if b.want.OnError != specs.Allow {
+				return nil, err
 			}
-			return nil, errors.Join(err, s.undo(published))
+			s.warn(fmt.Errorf("policy %s left out (onError: allow): %w", policy, err))
+			failed[policy] = true
 		}
-		published = append(published, b.want.Place)
 	}
-	return published, nil
+	return slices.DeleteFunc(slices.Clone(all), func(b *built) bool { return failed[b.want.Policy] }), nil
 }
 
-// undo removes entries that were published in this invocation.
-func (s *Session) undo(places []pin.Place) error {
-	var errs []error
-	for _, p := range places {
-		e, err := s.Root.Entry(p)
-		if err == nil {
-			err = e.Remove()
-		}
-		errs = append(errs, err)
+// undo removes an entry that was published in this invocation. Its links go with
+// their descriptors.
+func (s *Session) undo(p pin.Place) error {
+	e, err := s.Root.Entry(p)
+	if err != nil {
+		return err
 	}
-	return errors.Join(errs...)
+	return e.Remove()
 }
 
-// built is an entry that is attached but not published: its descriptors own it.
+// built is an entry on its way: until it is published its descriptors own it.
 type built struct {
-	want   Want
-	plan   *specs.Plan
-	digest string
-	col    *load.Collection
-	links  []builtLink
+	want      Want
+	plan      *specs.Plan
+	digest    string
+	chosen    []choice
+	col       *load.Collection
+	links     []builtLink
+	published bool
 }
 
 type builtLink struct {
@@ -80,61 +118,51 @@ type builtLink struct {
 }
 
 // close gives up the descriptors. What was not published is destroyed with them.
-func (b *built) close() {
+func (b *built) close() error {
+	var errs []error
 	for _, l := range b.links {
-		l.link.Close()
+		errs = append(errs, l.link.Close())
 	}
 	if b.col != nil {
-		b.col.Close()
+		errs = append(errs, b.col.Close())
 	}
+	return errors.Join(errs...)
 }
 
-// build loads and attaches one entry. On error nothing of it is left.
-func (s *Session) build(ctx context.Context, sub *Subject, w Want) (_ *built, err error) {
-	plan, digest, err := s.Plans.Plan(w.Policy)
-	if err != nil {
-		return nil, err
+// load finds out what belongs to an entry and loads it.
+func (s *Session) load(ctx context.Context, sub *Subject, b *built) (err error) {
+	if b.plan, b.digest, err = s.Plan(b.want.Policy); err != nil {
+		return err
 	}
-	b := &built{want: w, plan: plan, digest: digest}
-	defer func() {
-		if err != nil {
-			b.close()
-		}
-	}()
-
-	chosen, err := choose(plan, w)
-	if err != nil || len(chosen) == 0 {
-		return b, err
+	if b.chosen, err = choose(b.plan, b.want); err != nil || len(b.chosen) == 0 {
+		return err
 	}
-	names := make([]string, 0, len(chosen))
-	for _, c := range chosen {
+	names := make([]string, 0, len(b.chosen))
+	for _, c := range b.chosen {
 		names = append(names, c.attachment.Name)
 	}
-	loadCtx, cancel := context.WithTimeoutCause(ctx, LoadTimeout, fmt.Errorf("loading took more than %s: %w", LoadTimeout, context.DeadlineExceeded))
-	defer cancel()
-	b.col, err = load.Load(loadCtx, load.Options{
-		Plan:   plan,
-		Object: s.Plans.Object,
-		Values: values(sub, w),
+	b.col, err = load.Load(ctx, load.Options{
+		Plan:   b.plan,
+		Object: s.object,
+		Values: values(sub, b.want),
 		Attach: names,
 	})
-	if err != nil {
-		return nil, err
-	}
+	return err
+}
 
-	attachCtx, cancel := context.WithTimeoutCause(ctx, AttachTimeout, fmt.Errorf("attaching took more than %s: %w", AttachTimeout, context.DeadlineExceeded))
-	defer cancel()
-	for _, c := range chosen {
-		if err := expired(attachCtx); err != nil {
-			return nil, fault.New("policy "+w.Policy, err, "the node is overloaded: try again")
+// attach makes the links of an entry.
+func (s *Session) attach(ctx context.Context, sub *Subject, b *built) error {
+	for _, c := range b.chosen {
+		if err := expired(ctx); err != nil {
+			return fault.New("policy "+b.want.Policy, err, "the node is overloaded: try again")
 		}
-		l, err := s.attachOne(b.col, c, sub, w)
+		l, err := s.attachOne(b.col, c, sub, b.want)
 		if err != nil {
-			return nil, fault.New("policy "+w.Policy+": program "+c.attachment.Name, err, "")
+			return fault.New("policy "+b.want.Policy+": program "+c.attachment.Name, err, "")
 		}
 		b.links = append(b.links, l)
 	}
-	return b, nil
+	return nil
 }
 
 func (s *Session) attachOne(col *load.Collection, c choice, sub *Subject, w Want) (builtLink, error) {
@@ -148,8 +176,7 @@ func (s *Session) attachOne(col *load.Collection, c choice, sub *Subject, w Want
 	}
 	info, err := l.Info()
 	if err != nil {
-		l.Close()
-		return builtLink{}, err
+		return builtLink{}, errors.Join(err, l.Close())
 	}
 	if mode := l.Mode(); mode != "" {
 		c.attachment.Mode = mode
@@ -212,12 +239,12 @@ func Attaches(plan *specs.Plan, ifname string) bool {
 }
 
 // publish pins a built entry in staging and makes it visible by one rename.
-func (s *Session) publish(sub *Subject, b *built) error {
+func (s *Session) publish(sub *Subject, b *built) (err error) {
 	st, err := s.Root.Stage()
 	if err != nil {
 		return err
 	}
-	defer st.Discard()
+	defer func() { err = errors.Join(err, st.Discard()) }()
 	rec := s.record(sub, b)
 	for _, l := range b.links {
 		if err := st.PinLink(l.attachment.Name, l.link); err != nil {
@@ -234,7 +261,9 @@ func (s *Session) publish(sub *Subject, b *built) error {
 	if err := st.WriteRecord(rec); err != nil {
 		return err
 	}
-	return st.Publish(b.want.Place)
+	err = st.Publish(b.want.Place)
+	b.published = err == nil
+	return err
 }
 
 func now() time.Time { return time.Now().UTC() }

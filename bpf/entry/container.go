@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/linkpin/linkpin/bpf/attach"
 	"github.com/linkpin/linkpin/bpf/pin"
@@ -15,6 +16,7 @@ import (
 // Reasons for which entries are retired; they are part of names in bpffs.
 const (
 	reasonEnded    = "ended"    // the container's cgroup is gone or empty
+	reasonLeft     = "left"     // the sandbox's last container has ended
 	reasonReplaced = "replaced" // the id came back with another cgroup or namespace
 	reasonDeleted  = "deleted"  // CNI DEL
 	reasonInvalid  = "invalid"  // not among the attachments of CNI GC
@@ -22,23 +24,36 @@ const (
 )
 
 // ClaimContainer looks at what is recorded for the key of a container that is
-// being created. It returns the policies whose entries belong to this very
-// container and stay. Entries of a container that has ended are retired; if one
-// belongs to another container that still runs, the error wraps ErrInUse. The
-// container's lock must be held.
-func (s *Session) ClaimContainer(key pin.Key, sub *Subject) (have map[string]bool, err error) {
+// being created. It returns the policies that are in force for this very container
+// as digests says, with every link live; what else is recorded for it is taken
+// down, so that it can be made anew. Entries of a container that has ended are
+// retired; if one belongs to another container that still runs, the error wraps
+// ErrInUse. digests holds the digest of each policy that the container gets. The
+// container's lock must be held, and no sandbox's.
+func (s *Session) ClaimContainer(ctx context.Context, key pin.Key, sub *Subject, digests map[string]string) (have map[string]bool, err error) {
 	places, err := s.Root.Entries(pin.Container(key))
 	if err != nil {
 		return nil, err
 	}
 	have = map[string]bool{}
+	left := sandboxes{}
 	for _, p := range places {
-		rec, err := s.readRecord(p)
+		e, rec, err := s.open(p)
 		if err != nil {
 			return nil, err
 		}
-		if sameContainer(rec, sub) {
+		same, err := s.sameContainer(rec, sub)
+		if err != nil {
+			return nil, err
+		}
+		if same && digests[rec.Policy] == rec.Digest && inForce(e, rec, sub) {
 			have[rec.Policy] = true
+			continue
+		}
+		if same {
+			if err := s.takeDown(e); err != nil {
+				return nil, err
+			}
 			continue
 		}
 		ended, err := s.containerEnded(rec)
@@ -49,52 +64,109 @@ func (s *Session) ClaimContainer(key pin.Key, sub *Subject) (have map[string]boo
 			return nil, fault.New("container "+sub.Identity.ContainerID, fmt.Errorf("its id and bundle are those of pid %d: %w", rec.PID, ErrInUse),
 				"delete that container first")
 		}
+		left.add(rec)
 		if err := s.retire(p, reasonReplaced); err != nil {
 			return nil, err
+		}
+	}
+	for sandbox, cookie := range left {
+		if err := s.leaveSandbox(ctx, sandbox, cookie, s.Root.TryLock); !skippable(err) {
+			s.warn(err) // a sweep of the sandbox finds out by itself
 		}
 	}
 	return have, nil
 }
 
-// sameContainer compares what the kernel never gives twice: the cgroup's id, or
-// the first process with its start time.
-func sameContainer(rec *pin.Record, sub *Subject) bool {
-	if rec.Cgroup != nil && sub.Cgroup != nil {
-		return rec.Cgroup.ID == sub.Cgroup.ID
+// sameContainer reports whether a record is that of the container that is being
+// created. Only what the kernel never gives twice counts: the first process with
+// its start time, and the cgroup's id. A runtime may put a new container into a
+// cgroup that is left over from the one before, whose process has ended: its entry
+// is of the same cgroup, but of no use.
+func (s *Session) sameContainer(rec *pin.Record, sub *Subject) (bool, error) {
+	if rec.PID == sub.PID && rec.Start == uint64(sub.Start) {
+		return true, nil
 	}
-	return rec.PID == sub.PID && rec.Start == uint64(sub.Start)
+	if rec.Cgroup == nil || sub.Cgroup == nil || rec.Cgroup.ID != sub.Cgroup.ID {
+		return false, nil
+	}
+	return s.processEnded(rec)
 }
 
-func (s *Session) readRecord(p pin.Place) (*pin.Record, error) {
+// inForce reports whether an entry of the container that is being created still
+// does what it says.
+func inForce(e *pin.Entry, rec *pin.Record, sub *Subject) bool {
+	return rec.PID == sub.PID && rec.Start == uint64(sub.Start) &&
+		(rec.Cgroup == nil) == (sub.Cgroup == nil) && (rec.Cgroup == nil || rec.Cgroup.ID == sub.Cgroup.ID) &&
+		(rec.Netns == nil || sub.Netns == nil || rec.Netns.Cookie == sub.Netns.Cookie) &&
+		allLive(e, rec)
+}
+
+// open looks up an entry and its record.
+func (s *Session) open(p pin.Place) (*pin.Entry, *pin.Record, error) {
 	e, err := s.Root.Entry(p)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	rec, err := e.Record()
 	if err != nil {
-		return nil, err
+		return nil, nil, fault.New(p.String(), err, "remove it by hand: rm -r "+s.Root.Path()+"/"+p.String())
 	}
-	return &rec, nil
+	return e, &rec, nil
+}
+
+func (s *Session) readRecord(p pin.Place) (*pin.Record, error) {
+	_, rec, err := s.open(p)
+	return rec, err
 }
 
 // EndContainer retires what is recorded for a container, if it has ended; it does
 // nothing if the container still runs or nothing is recorded. It is safe to call
-// late, twice, or for an id that another runtime uses.
-func (s *Session) EndContainer(ctx context.Context, key pin.Key) error {
+// late, twice, or for an id that another runtime uses. found is false if there was
+// nothing recorded.
+func (s *Session) EndContainer(ctx context.Context, key pin.Key) (found bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, LoadTimeout)
+	defer cancel()
 	lock, err := s.lockExisting(ctx, pin.Container(key))
 	if lock == nil || err != nil {
-		return err
+		return false, err
 	}
-	defer lock.Release()
-	return s.endContainer(ctx, key)
+	defer s.release(lock)
+	return true, s.endContainer(ctx, key, func(o pin.Owner) (*pin.Lock, error) { return s.Root.Lock(ctx, o) })
 }
 
-func (s *Session) endContainer(ctx context.Context, key pin.Key) error {
+// EndContainers is EndContainer for every container of an id, whatever its bundle:
+// for a bundle that is gone, so that its real path can't be told any more. It
+// lists all containers.
+func (s *Session) EndContainers(ctx context.Context, id string) error {
+	keys, err := s.Root.Containers()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, key := range keys {
+		if sameID(key, pin.ContainerKey(id, "")) {
+			_, err := s.EndContainer(ctx, key)
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// sameID reports whether two containers have the same id: their keys differ only
+// in the hash of the bundle, which comes last.
+func sameID(a, b pin.Key) bool {
+	return len(a) == len(b) && a[:strings.LastIndexByte(string(a), '-')+1] == b[:strings.LastIndexByte(string(b), '-')+1]
+}
+
+// locking takes the lock of a sandbox: it waits, or skips what is busy.
+type locking func(pin.Owner) (*pin.Lock, error)
+
+func (s *Session) endContainer(ctx context.Context, key pin.Key, lock locking) error {
 	places, err := s.Root.Entries(pin.Container(key))
 	if err != nil {
 		return err
 	}
-	sandboxes := map[pin.Key]bool{}
+	left := sandboxes{}
 	var errs []error
 	for _, p := range places {
 		rec, err := s.readRecord(p)
@@ -110,19 +182,17 @@ func (s *Session) endContainer(ctx context.Context, key pin.Key) error {
 		if !ended {
 			return errors.Join(errs...)
 		}
-		if rec.Sandbox != "" {
-			sandboxes[rec.Sandbox] = true
-		}
+		left.add(rec)
 		errs = append(errs, s.retire(p, reasonEnded))
 	}
-	for sandbox := range sandboxes {
-		errs = append(errs, s.leaveSandbox(ctx, sandbox, key))
+	for sandbox, cookie := range left {
+		errs = append(errs, s.leaveSandbox(ctx, sandbox, cookie, lock))
 	}
 	return errors.Join(errs...)
 }
 
-// lockExisting locks an owner that has entries or members; it returns nil if there
-// is nothing to lock.
+// lockExisting locks an owner that has entries; it returns nil if there are none.
+// pin.LockTimeout applies if ctx has no deadline.
 func (s *Session) lockExisting(ctx context.Context, o pin.Owner) (*pin.Lock, error) {
 	places, err := s.Root.Entries(o)
 	if err != nil {
@@ -131,8 +201,6 @@ func (s *Session) lockExisting(ctx context.Context, o pin.Owner) (*pin.Lock, err
 	if len(places) == 0 {
 		return nil, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, LoadTimeout)
-	defer cancel()
 	return s.Root.Lock(ctx, o)
 }
 

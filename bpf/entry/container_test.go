@@ -5,10 +5,14 @@ package entry
 import (
 	"context"
 	"errors"
+	"os"
+	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/cilium/ebpf"
 
+	"github.com/linkpin/linkpin/bpf/attach"
 	"github.com/linkpin/linkpin/bpf/bpftest"
 	"github.com/linkpin/linkpin/bpf/pin"
 	"github.com/linkpin/linkpin/specs"
@@ -32,7 +36,7 @@ func TestAttachPublishesAndEndRetires(t *testing.T) {
 	}
 
 	// A container that runs keeps its entry, whoever says that it has stopped.
-	if err := f.EndContainer(context.Background(), c.key); err != nil {
+	if _, err := f.EndContainer(context.Background(), c.key); err != nil {
 		t.Fatal(err)
 	}
 	if live, retired := f.entries(t); live != 1 || retired != 0 {
@@ -40,7 +44,7 @@ func TestAttachPublishesAndEndRetires(t *testing.T) {
 	}
 	c.end(t)
 	for range 2 { // a runtime may call poststop twice
-		if err := f.EndContainer(context.Background(), c.key); err != nil {
+		if _, err := f.EndContainer(context.Background(), c.key); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -60,7 +64,7 @@ func TestTeardownDetachGoesAtOnce(t *testing.T) {
 	c := newContainer(t, "web")
 	f.mustAttach(t, c, "a")
 	c.end(t)
-	if err := f.EndContainer(context.Background(), c.key); err != nil {
+	if _, err := f.EndContainer(context.Background(), c.key); err != nil {
 		t.Fatal(err)
 	}
 	emptyState(t, f)
@@ -219,4 +223,90 @@ func TestSweepHealsANode(t *testing.T) {
 		t.Fatal(err)
 	}
 	emptyState(t, f)
+}
+
+// By id alone: what has that id and has ended, whatever its bundle, and nothing else.
+func TestEndContainersOfAnID(t *testing.T) {
+	f := newFixture(t, plans{"a": plan(t, "a", program("connect4", "cgroup/connect4"))})
+	long := strings.Repeat("x", 300) // its key is shortened
+	var all []*container
+	for _, id := range []string{"web", "web", "we", "web-1", long} {
+		c := newContainer(t, id)
+		c.key = pin.ContainerKey(id, "/bundle"+string(rune('0'+len(all))))
+		f.mustAttach(t, c, "a")
+		all = append(all, c)
+	}
+	runs := newContainer(t, "web")
+	f.mustAttach(t, runs, "a")
+	for _, c := range all {
+		c.end(t)
+	}
+	gone := func(want ...bool) {
+		t.Helper()
+		for i, c := range all {
+			if _, ok := f.Look(pin.ContainerEntry(c.key, "a")); ok == want[i] {
+				t.Errorf("container %d: it is there: %v", i, ok)
+			}
+		}
+	}
+	if err := f.EndContainers(context.Background(), "web"); err != nil {
+		t.Fatal(err)
+	}
+	gone(true, true, false, false, false)
+	if err := f.EndContainers(context.Background(), long); err != nil {
+		t.Fatal(err)
+	}
+	gone(true, true, false, false, true)
+	if _, ok := f.Look(pin.ContainerEntry(runs.key, "a")); !ok {
+		t.Error("one that runs was ended")
+	}
+}
+
+// A link that is not the recorded one protects somebody else.
+func TestClaimSeesThroughAForeignLink(t *testing.T) {
+	f := newFixture(t, plans{"a": plan(t, "a", program("connect4", "cgroup/connect4"))})
+	c, other := newContainer(t, "web"), newContainer(t, "other")
+	f.mustAttach(t, c, "a")
+	_, path := f.verified(t, pin.ContainerEntry(c.key, "a"))
+	info, err := linkInfo(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	prog, err := ebpf.NewProgramFromID(ebpf.ProgramID(info.ProgramID))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer prog.Close()
+	foreign, err := attach.Attach(prog, specs.Attachment{Name: "x", Hook: info.Hook}, attach.Target{Cgroup: other.sub.Cgroup})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer foreign.Close()
+	withLink(t, path, func(*attach.Link) error { remove(t, path); return nil })
+	if err := foreign.Pin(path); err != nil {
+		t.Fatal(err)
+	}
+	f.mustAttach(t, c, "a")
+	if got := attached(t, c.dir, connect4); got != 1 {
+		t.Errorf("%d programs at connect4, want 1", got)
+	}
+}
+
+// A runtime may move the process between prestart and createRuntime.
+func TestClaimFollowsTheProcess(t *testing.T) {
+	f := newFixture(t, plans{"a": plan(t, "a", program("connect4", "cgroup/connect4"))})
+	c := newContainer(t, "web")
+	f.mustAttach(t, c, "a")
+	dir := bpftest.Cgroup(t)
+	if err := os.WriteFile(dir+"/cgroup.procs", []byte(strconv.Itoa(c.pid)), 0); err != nil {
+		t.Fatal(err)
+	}
+	moved := subject(t, "web", dir, c.pid)
+	f.mustAttach(t, moved, "a")
+	if got := attached(t, dir, connect4); got != 1 {
+		t.Errorf("%d programs where it is, want 1", got)
+	}
+	if got := attached(t, c.dir, connect4); got != 0 {
+		t.Errorf("%d programs where it was, want 0", got)
+	}
 }

@@ -13,7 +13,8 @@ import (
 
 // containerEnded reports whether the container of a record is over: its cgroup is
 // gone or has no process left. A container without a recorded cgroup is over when
-// its first process is.
+// its first process is, and so is one whose cgroup is not where it was: a path says
+// nothing where cgroup2 is mounted elsewhere.
 func (s *Session) containerEnded(rec *pin.Record) (bool, error) {
 	if rec.Cgroup == nil {
 		return s.processEnded(rec)
@@ -21,7 +22,7 @@ func (s *Session) containerEnded(rec *pin.Record) (bool, error) {
 	cg, err := target.OpenCgroup(rec.Cgroup.Path, rec.Cgroup.ID)
 	switch {
 	case errors.Is(err, target.ErrGone):
-		return true, nil
+		return s.processEnded(rec)
 	case err != nil:
 		return false, fmt.Errorf("cgroup of container %s: %w", rec.Identity.ContainerID, err)
 	}
@@ -34,6 +35,9 @@ func (s *Session) containerEnded(rec *pin.Record) (bool, error) {
 }
 
 func (s *Session) processEnded(rec *pin.Record) (bool, error) {
+	if rec.PID <= 0 {
+		return true, nil
+	}
 	start, err := target.StartTime(s.Roots, rec.PID)
 	if errors.Is(err, target.ErrGone) {
 		return true, nil

@@ -35,14 +35,6 @@ var (
 	ErrNothing = errors.New("has no interface that the policy's programs could be attached to")
 )
 
-// Plans is where plans and objects come from: the applied set.
-type Plans interface {
-	Generation() string
-	Plan(name string) (*specs.Plan, string, error)
-	PlanByDigest(digest string) (*specs.Plan, error)
-	Object(sha256 string) ([]byte, error)
-}
-
 // Session is the work of one invocation. All fields but Warn must be set for
 // attaching; sweeping and listing need only Root and Roots.
 type Session struct {
@@ -52,6 +44,12 @@ type Session struct {
 	By    pin.Source
 	// Warn takes what went wrong without ending the invocation; nil drops it.
 	Warn func(error)
+
+	read remembered
+
+	// Tests: in place of the constants.
+	retiredCap  int
+	loadTimeout time.Duration
 }
 
 // Subject is the container, or the sandbox, that is being served. The caller owns
@@ -66,16 +64,26 @@ type Subject struct {
 	Sandbox  pin.Key        // of Netns; empty if Netns is nil
 	// Uncovered goes into the record of the container's entry, by policy.
 	Uncovered map[string][]string
+	// Recheck is asked when everything is attached and nothing is published yet,
+	// whether the targets are still the container's: a process may have been moved,
+	// or its pid given away, since they were found. nil: there is nothing to ask.
+	Recheck func() error
 }
 
 // Want is one entry that should exist.
 type Want struct {
-	Policy    string
-	OnError   specs.OnError
-	Place     pin.Place
-	Kind      specs.TargetKind
-	Interface *target.Interface // for TargetInterface; its Netns is the subject's
+	Policy  string
+	OnError specs.OnError
+	Place   pin.Place
+	Kind    specs.TargetKind
+	// Interface is what a TargetInterface is attached to; its Netns is the
+	// subject's. With TargetNetns it is the interface that CNI was called for, which
+	// only the record names; nil in the hook.
+	Interface *target.Interface
 }
+
+// release gives a lock back; what that leaves behind is swept later.
+func (s *Session) release(l *pin.Lock) { s.warn(l.Release()) }
 
 func (s *Session) warn(err error) {
 	if s.Warn != nil && err != nil {

@@ -5,7 +5,7 @@ package entry
 import (
 	"context"
 	"errors"
-	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/linkpin/linkpin/bpf/pin"
@@ -125,7 +125,7 @@ func (s *Session) danglingNames() ([]string, error) {
 	cookies, err := s.Root.DanglingNetns()
 	names := make([]string, len(cookies))
 	for i, c := range cookies {
-		names[i] = fmt.Sprint(c)
+		names[i] = strconv.FormatUint(c, 10)
 	}
 	return names, err
 }

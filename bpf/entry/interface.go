@@ -7,26 +7,55 @@ import (
 	"errors"
 
 	"github.com/linkpin/linkpin/bpf/pin"
-	"github.com/linkpin/linkpin/specs"
+	"github.com/linkpin/linkpin/bpf/target"
 )
 
-// DelInterface retires what CNI attached to an interface of a network, and, with
-// the sandbox's last interface, to its namespace. An interface that lives on
-// after its namespace is detached at once. It is not an error if nothing is there.
-func (s *Session) DelInterface(ctx context.Context, id, network, ifname string) error {
-	key := pin.SandboxKey(id)
+// Deletion is what CNI DEL names.
+type Deletion struct {
+	ContainerID string // CNI_CONTAINERID
+	Network     string
+	Interface   string // CNI_IFNAME
+	// Netns is CNI_NETNS. If it leads to another namespace than the one that is
+	// recorded, nothing is deleted: somebody else's ADD for the same id was refused,
+	// and the runtime now clears up after it. It may be empty, or gone.
+	Netns string
+}
+
+// DelInterface retires what CNI attached to an interface of a network, and what it
+// attached to the namespace on that interface's behalf, unless others of the
+// sandbox still need it. It is not an error if nothing is there.
+func (s *Session) DelInterface(ctx context.Context, d Deletion) error {
+	key := pin.SandboxKey(d.ContainerID)
+	ctx, cancel := context.WithTimeout(ctx, LoadTimeout)
+	defer cancel()
 	lock, err := s.lockExisting(ctx, pin.Sandbox(key))
 	if lock == nil || err != nil {
 		return err
 	}
-	defer lock.Release()
+	defer s.release(lock)
+	cookie := s.cookie(d.Netns)
 	return s.delInterfaces(ctx, key, reasonDeleted, func(rec *pin.Record) bool {
-		return rec.Interface.Network == network && rec.Interface.Name == ifname
+		return rec.Interface.Network == d.Network && rec.Interface.Name == d.Interface &&
+			(cookie == 0 || rec.Netns == nil || rec.Netns.Cookie == cookie)
 	})
 }
 
+// cookie returns the cookie of the namespace at path, 0 if there is none.
+func (s *Session) cookie(path string) uint64 {
+	if path == "" {
+		return 0
+	}
+	ns, err := target.OpenNetns(path)
+	if err != nil {
+		return 0
+	}
+	defer func() { s.warn(ns.Close()) }()
+	return ns.Cookie
+}
+
 // delInterfaces retires the CNI entries of a locked sandbox whose interface is one
-// that ends; when none is left, those of the namespace as well.
+// that ends. Those of the namespace stay as long as another interface has entries;
+// then the end of the namespace shows that they are over.
 func (s *Session) delInterfaces(ctx context.Context, key pin.Key, reason string, ends func(*pin.Record) bool) error {
 	places, err := s.Root.Entries(pin.Sandbox(key))
 	if err != nil {
@@ -44,13 +73,15 @@ func (s *Session) delInterfaces(ctx context.Context, key pin.Key, reason string,
 		switch {
 		case err != nil:
 			errs = append(errs, err)
-		case rec.By != pin.ByCNI:
-		case rec.Interface == nil:
-			netns = append(netns, p)
+		case rec.By != pin.ByCNI || rec.Interface == nil:
+		case p.Kind() == pin.NetnsPlace:
+			if ends(rec) {
+				netns = append(netns, p)
+			}
 		case !ends(rec):
 			left++
 		default:
-			errs = append(errs, s.retireInterface(p, rec, reason))
+			errs = append(errs, s.retire(p, reason))
 		}
 	}
 	if left == 0 {
@@ -59,13 +90,6 @@ func (s *Session) delInterfaces(ctx context.Context, key pin.Key, reason string,
 		}
 	}
 	return errors.Join(append(errs, s.tidySandbox(ctx, key, cookies))...)
-}
-
-func (s *Session) retireInterface(p pin.Place, rec *pin.Record, reason string) error {
-	if rec.Interface.DiesWithNetns && rec.Teardown != specs.Detach {
-		return s.retire(p, reason)
-	}
-	return s.retireDetached(p, reason)
 }
 
 // GCNetwork retires what CNI attached for a network to interfaces that are not
@@ -91,7 +115,7 @@ func (s *Session) gcSandbox(ctx context.Context, key pin.Key, network string, va
 	if err != nil {
 		return err
 	}
-	defer lock.Release()
+	defer s.release(lock)
 	return s.delInterfaces(ctx, key, reasonInvalid, func(rec *pin.Record) bool {
 		return rec.Interface.Network == network && !valid(rec.Identity.ContainerID, rec.Interface.Name)
 	})

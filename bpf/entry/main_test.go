@@ -175,7 +175,11 @@ func (f *fixture) attach(t testing.TB, c *container, policies ...string) error {
 	t.Helper()
 	l := f.lock(t, pin.Container(c.key))
 	defer l.Release()
-	have, err := f.ClaimContainer(c.key, c.sub)
+	digests := map[string]string{}
+	for _, p := range policies {
+		digests[p] = "digest-" + p
+	}
+	have, err := f.ClaimContainer(context.Background(), c.key, c.sub, digests)
 	if err != nil {
 		return err
 	}

@@ -3,7 +3,9 @@
 package entry
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -13,6 +15,7 @@ import (
 	"github.com/linkpin/linkpin/bpf/load"
 	"github.com/linkpin/linkpin/bpf/pin"
 	"github.com/linkpin/linkpin/specs"
+	"github.com/linkpin/linkpin/specs/fault"
 )
 
 // Repair mends the drift of one entry: it pins again what was unpinned, and
@@ -29,10 +32,15 @@ func (s *Session) Repair(ctx context.Context, p pin.Place) ([]Finding, error) {
 	if lock == nil || err != nil {
 		return nil, err
 	}
-	defer lock.Release()
+	defer s.release(lock)
+	return s.repairEntry(ctx, p), nil
+}
+
+// repairEntry is Repair for an entry whose owner is locked.
+func (s *Session) repairEntry(ctx context.Context, p pin.Place) []Finding {
 	it, ok := s.Look(p)
 	if !ok {
-		return nil, nil
+		return nil
 	}
 	findings := s.Verify(it)
 	for i := range findings {
@@ -41,7 +49,26 @@ func (s *Session) Repair(ctx context.Context, p pin.Place) ([]Finding, error) {
 			f.Repaired, f.Err = s.repair(ctx, it, f)
 		}
 	}
-	return findings, nil
+	return findings
+}
+
+// mend repairs an entry on the way and says so. mended is false if something is
+// left; err then says what, unless the entry's target is gone.
+func (s *Session) mend(ctx context.Context, p pin.Place) (mended bool, err error) {
+	mended = true
+	for _, f := range s.repairEntry(ctx, p) {
+		switch {
+		case f.Problem == ProblemUnknown && f.Err == nil:
+		case f.Repaired != "" && f.Err == nil:
+			s.warn(fmt.Errorf("%s: program %s: %s: %s", p, f.Program, f.Detail, f.Repaired))
+		default:
+			mended = false
+			if f.Problem != ProblemEnded {
+				err = errors.Join(err, fault.New(p.String()+": program "+f.Program, cmp.Or(f.Err, errors.New(f.Detail)), "see `linkpin verify`"))
+			}
+		}
+	}
+	return mended, err
 }
 
 // repair mends one link and brings the record into step.
@@ -55,7 +82,7 @@ func (s *Session) repair(ctx context.Context, it Item, f *Finding) (string, erro
 	if f.Problem == ProblemUnpinned {
 		return "pinned again", s.repin(e, row)
 	}
-	if f.Problem == ProblemLink && it.Links[i].Info.State == attach.Live && it.Links[i].Info.ProgramTag == row.Tag {
+	if f.Problem == ProblemLink && sameTarget(it.Links[i].Info, it.Record, row) && it.Links[i].Info.ProgramTag == row.Tag {
 		// A repair was killed between pin and record.
 		row.LinkID, row.ProgramID = it.Links[i].Info.LinkID, it.Links[i].Info.ProgramID
 		return "recorded again", e.ReplaceRecord(*it.Record)
@@ -81,6 +108,20 @@ func (s *Session) repair(ctx context.Context, it Item, f *Finding) (string, erro
 		how = "new link, " + how
 	}
 	return how, e.ReplaceRecord(*it.Record)
+}
+
+// sameTarget reports whether a live link is attached where the record says.
+func sameTarget(info attach.Info, rec *pin.Record, row *pin.ProgramRecord) bool {
+	if info.State != attach.Live || info.Hook != row.Hook {
+		return false
+	}
+	switch row.Target {
+	case specs.TargetCgroup:
+		return rec.Cgroup != nil && info.CgroupID == rec.Cgroup.ID
+	case specs.TargetInterface:
+		return info.Ifindex == row.Ifindex
+	}
+	return rec.Netns != nil && info.NetnsInode == rec.Netns.Inode
 }
 
 func (s *Session) repin(e *pin.Entry, row *pin.ProgramRecord) error {
@@ -163,8 +204,10 @@ func (s *Session) program(ctx context.Context, e *pin.Entry, it Item, i int, t a
 	if t.Interface != nil {
 		sub.Netns = t.Interface.Netns
 	}
+	ctx, cancel := context.WithTimeoutCause(ctx, LoadTimeout, tookTooLong("loading", LoadTimeout))
+	defer cancel()
 	col, err := load.Load(ctx, load.Options{
-		Plan: plan, Object: s.Plans.Object, Attach: []string{row.Name}, Maps: maps,
+		Plan: plan, Object: s.object, Attach: []string{row.Name}, Maps: maps,
 		Values: values(sub, Want{Interface: t.Interface}),
 	})
 	if err != nil {

@@ -3,9 +3,11 @@
 package entry
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 
 	"github.com/linkpin/linkpin/bpf/attach"
 	"github.com/linkpin/linkpin/bpf/pin"
@@ -18,15 +20,6 @@ const RetiredCap = 1024
 
 // retire moves an entry to retired/ by one rename and removes what may go.
 func (s *Session) retire(p pin.Place, reason string) error {
-	return s.retireAs(p, reason, settleDrained)
-}
-
-// retireDetached is retire for an entry whose links must not stay.
-func (s *Session) retireDetached(p pin.Place, reason string) error {
-	return s.retireAs(p, reason, settleAll)
-}
-
-func (s *Session) retireAs(p pin.Place, reason string, how settling) error {
 	r, err := s.Root.Retire(p, reason)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // somebody else retired it
@@ -34,11 +27,27 @@ func (s *Session) retireAs(p pin.Place, reason string, how settling) error {
 	if err != nil {
 		return err
 	}
-	if _, err := s.settle(r, how); err != nil {
+	if err := s.settle(r, settleDrained); !skippable(err) {
 		// It is retired; a later sweep finishes.
 		s.warn(err)
 	}
 	return s.capRetired()
+}
+
+// takeDown removes an entry whose target lives on, so that it can be made anew. The
+// descriptors are held across it: when it returns, the links are off.
+func (s *Session) takeDown(e *pin.Entry) error {
+	var held []*attach.Link
+	for _, name := range e.Links() {
+		if l, err := attach.OpenPinned(e.LinkPath(name)); err == nil {
+			held = append(held, l)
+		}
+	}
+	errs := []error{e.Remove()}
+	for _, l := range held {
+		errs = append(errs, l.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // settling says which links of a retired entry are removed.
@@ -50,35 +59,42 @@ const (
 )
 
 // settle removes those links of a retired entry that have nothing left to do:
-// severed ones, all if the policy says `teardown: detach`, and netfilter links,
-// which would hold their namespace for ever. With its last link the entry goes. It
-// reports whether the entry is gone.
-func (s *Session) settle(p pin.Place, how settling) (gone bool, err error) {
+// severed ones, all if the policy says `teardown: detach` or if the interface goes
+// back to the host when the namespace ends, and netfilter links, which would hold
+// their namespace for ever. With its last link the entry goes.
+func (s *Session) settle(p pin.Place, how settling) error {
 	e, err := s.Root.Entry(p)
 	if errors.Is(err, fs.ErrNotExist) {
-		return true, nil
+		return nil
 	}
 	if err != nil {
-		return false, err
+		return err
 	}
 	// A record that can't be read does not keep severed links alive.
-	if rec, err := e.Record(); err == nil && rec.Teardown == specs.Detach {
+	if rec, err := e.Record(); err == nil && (rec.Teardown == specs.Detach || outlives(&rec)) {
 		how = settleAll
 	}
 	left := 0
 	for _, name := range e.Links() {
 		removed, err := settleLink(e, name, how)
 		if err != nil {
-			return false, fmt.Errorf("retired %s: link %s: %w", p, name, err)
+			return fmt.Errorf("retired %s: link %s: %w", p, name, err)
 		}
 		if !removed {
 			left++
 		}
 	}
 	if left > 0 {
-		return false, nil
+		return nil
 	}
-	return true, e.Remove()
+	return e.Remove()
+}
+
+// outlives reports whether an entry is attached to an interface that lives on after
+// its namespace: on the host the program would see what is none of its business.
+func outlives(rec *pin.Record) bool {
+	return rec.Interface != nil && !rec.Interface.DiesWithNetns &&
+		slices.ContainsFunc(rec.Programs, func(p pin.ProgramRecord) bool { return p.Target == specs.TargetInterface })
 }
 
 // settleLink removes one link's pin. The descriptor is held across it, so that the
@@ -104,8 +120,9 @@ func settleLink(e *pin.Entry, name string, how settling) (removed bool, err erro
 
 // capRetired detaches the oldest retired entries beyond RetiredCap.
 func (s *Session) capRetired() error {
+	limit := cmp.Or(s.retiredCap, RetiredCap)
 	n, err := s.Root.RetiredCount()
-	if err != nil || n <= RetiredCap {
+	if err != nil || n <= limit {
 		return err
 	}
 	names, err := s.Root.Retired() // oldest first
@@ -113,10 +130,9 @@ func (s *Session) capRetired() error {
 		return err
 	}
 	var errs []error
-	for _, p := range names[:max(len(names)-RetiredCap, 0)] {
-		s.warn(fmt.Errorf("retired %s: detached while still draining: more than %d entries drain", p, RetiredCap))
-		_, err := s.settle(p, settleAll)
-		errs = append(errs, err)
+	for _, p := range names[:max(len(names)-limit, 0)] {
+		s.warn(fmt.Errorf("retired %s: detached while still draining: more than %d entries drain", p, limit))
+		errs = append(errs, s.settle(p, settleAll))
 	}
 	return errors.Join(errs...)
 }

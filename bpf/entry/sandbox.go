@@ -39,7 +39,7 @@ func (s *Session) LockSandbox(ctx context.Context, ns *target.Netns, id string) 
 		// While we waited, the sandbox may have ended and another one may have
 		// been made for the same namespace.
 		if again, ok, err := s.Root.SandboxByCookie(ns.Cookie); id == "" && known && (err != nil || !ok || again != key) {
-			lock.Release()
+			s.release(lock)
 			if err != nil {
 				return "", nil, err
 			}
@@ -76,30 +76,61 @@ func (s *Session) tidySandbox(ctx context.Context, key pin.Key, cookies map[uint
 }
 
 // ClaimSandbox makes sure that nothing in a sandbox belongs to another network
-// namespace: what did is retired if that one is gone, and ErrInUse if it is not.
-// The sandbox's lock must be held.
-func (s *Session) ClaimSandbox(key pin.Key, sub *Subject) error {
+// namespace: what did is retired if that one is gone, and ErrInUse if it is not. It
+// returns the entries that stay. The sandbox's lock must be held.
+func (s *Session) ClaimSandbox(key pin.Key, sub *Subject) ([]pin.Place, error) {
 	places, err := s.Root.Entries(pin.Sandbox(key))
 	if err != nil {
-		return err
+		return nil, err
 	}
+	var kept []pin.Place
 	for _, p := range places {
 		rec, err := s.readRecord(p)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if rec.Netns != nil && rec.Netns.Cookie == sub.Netns.Cookie {
+			kept = append(kept, p)
 			continue
 		}
 		over, err := s.sandboxEntryOver(p, rec)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if !over {
-			return fault.New("sandbox "+sub.Identity.ContainerID, fmt.Errorf("another network namespace is recorded for its id: %w", ErrInUse),
+			return nil, fault.New("sandbox "+sub.Identity.ContainerID, fmt.Errorf("another network namespace is recorded for its id: %w", ErrInUse),
 				"delete that sandbox first (CNI DEL)")
 		}
 		if err := s.retire(p, reasonReplaced); err != nil {
+			return nil, err
+		}
+	}
+	return kept, s.makeRoom(sub)
+}
+
+// makeRoom takes down what drains in a namespace that its last container has left
+// and another one joins now (a pod's container that is started again): the new
+// one's programs would find the old ones beside them, or in their way.
+func (s *Session) makeRoom(sub *Subject) error {
+	if s.By != pin.ByHook {
+		return nil
+	}
+	if n, err := s.Root.RetiredCount(); err != nil || n == 0 {
+		return err
+	}
+	places, err := s.Root.Retired()
+	if err != nil {
+		return err
+	}
+	for _, p := range places {
+		if r, err := pin.ParseRetired(p.Name()); err != nil || r.Reason != reasonLeft {
+			continue
+		}
+		e, rec, err := s.open(p)
+		if err == nil && rec.Netns != nil && rec.Netns.Cookie == sub.Netns.Cookie {
+			err = s.takeDown(e)
+		}
+		if err != nil && !skippable(err) {
 			return err
 		}
 	}
@@ -107,9 +138,10 @@ func (s *Session) ClaimSandbox(key pin.Key, sub *Subject) error {
 }
 
 // Covered reports whether an entry exists at one of the places with every link
-// live. What is there and is not live is retired, so that it can be made anew.
-// The sandbox's lock must be held.
-func (s *Session) Covered(places ...pin.Place) (bool, error) {
+// live. What somebody took off is attached again there: others in the sandbox may
+// depend on what is left. What has lost its target is retired, so that it can be
+// made anew. The sandbox's lock must be held.
+func (s *Session) Covered(ctx context.Context, places ...pin.Place) (bool, error) {
 	for _, p := range places {
 		e, err := s.Root.Entry(p)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -125,6 +157,13 @@ func (s *Session) Covered(places ...pin.Place) (bool, error) {
 		if allLive(e, &rec) {
 			return true, nil
 		}
+		mended, lost := s.mend(ctx, p)
+		if mended {
+			return true, nil
+		}
+		if n, err := states(e); err != nil || n.live > 0 {
+			return false, errors.Join(lost, err)
+		}
 		if err := s.retire(p, reasonSevered); err != nil {
 			return false, err
 		}
@@ -132,38 +171,12 @@ func (s *Session) Covered(places ...pin.Place) (bool, error) {
 	return false, nil
 }
 
-// InterfacePlaces returns where CNI, for any network, has recorded a policy for an
-// interface of a sandbox.
-func (s *Session) InterfacePlaces(key pin.Key, ifname, policy string) ([]pin.Place, error) {
-	places, err := s.Root.Entries(pin.Sandbox(key))
-	if err != nil {
-		return nil, err
-	}
-	return slices.DeleteFunc(places, func(p pin.Place) bool {
+// On returns those of the places where CNI, for any network, has recorded a policy
+// for an interface.
+func On(places []pin.Place, ifname, policy string) []pin.Place {
+	return slices.DeleteFunc(slices.Clone(places), func(p pin.Place) bool {
 		return p.Kind() != pin.InterfacePlace || p.Interface() != ifname || p.Policy() != policy
-	}), nil
-}
-
-// JoinSandbox records that a container uses a sandbox: what the hook attached
-// there stays until the last such container has ended.
-func (s *Session) JoinSandbox(sandbox, container pin.Key) error {
-	return s.Root.AddMember(sandbox, container)
-}
-
-// leaveSandbox takes a container out of a sandbox; the last one to leave takes
-// along what the hook attached.
-func (s *Session) leaveSandbox(ctx context.Context, sandbox, container pin.Key) error {
-	ctx, cancel := context.WithTimeout(ctx, LoadTimeout)
-	defer cancel()
-	lock, err := s.Root.Lock(ctx, pin.Sandbox(sandbox))
-	if err != nil {
-		return err
-	}
-	defer lock.Release()
-	if err := s.Root.RemoveMember(sandbox, container); err != nil {
-		return err
-	}
-	return s.sweepSandbox(ctx, sandbox)
+	})
 }
 
 // sandboxEntryOver reports whether an entry of a sandbox has lost what it was for.
@@ -204,23 +217,4 @@ func (s *Session) anyTargetLives(p pin.Place, rec *pin.Record) (bool, error) {
 		}
 	}
 	return false, nil
-}
-
-// runningMembers counts the containers of a sandbox that have not ended.
-func (s *Session) runningMembers(key pin.Key) (int, error) {
-	members, err := s.Root.Members(key)
-	if err != nil {
-		return 0, err
-	}
-	n := 0
-	for _, m := range members {
-		ended, err := s.memberEnded(m)
-		if err != nil {
-			return 0, err
-		}
-		if !ended {
-			n++
-		}
-	}
-	return n, nil
 }

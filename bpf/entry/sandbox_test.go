@@ -60,16 +60,16 @@ func (f *fixture) add(t testing.TB, s *sandbox, policies ...string) error {
 	}
 	defer lock.Release()
 	s.sub.Sandbox = key
-	if err := f.ClaimSandbox(key, s.sub); err != nil {
+	if _, err := f.ClaimSandbox(key, s.sub); err != nil {
 		return err
 	}
 	var wants []Want
 	for _, p := range policies {
 		w := Want{Policy: p, OnError: specs.Deny, Kind: specs.TargetInterface, Interface: s.iface, Place: pin.InterfaceEntry(key, "net", "eth0", p)}
 		if hook := f.Plans.(plans)[p].Programs[0].Hook; hook.Target() == specs.TargetNetns {
-			w.Kind, w.Interface, w.Place = specs.TargetNetns, nil, pin.NetnsEntry(key, p)
+			w.Kind, w.Place = specs.TargetNetns, pin.NetnsEntry(key, p)
 		}
-		covered, err := f.Covered(w.Place)
+		covered, err := f.Covered(ctx, w.Place)
 		if err != nil {
 			return err
 		}
@@ -113,14 +113,14 @@ func TestAddAndDel(t *testing.T) {
 	}
 
 	ctx := context.Background()
-	if err := f.DelInterface(ctx, "pod", "net", "eth1"); err != nil {
+	if err := f.DelInterface(ctx, Deletion{ContainerID: "pod", Network: "net", Interface: "eth1"}); err != nil {
 		t.Fatal(err)
 	}
 	if live, _ := f.entries(t); live != 2 {
 		t.Fatalf("DEL of another interface left %d", live)
 	}
 	for range 2 {
-		if err := f.DelInterface(ctx, "pod", "net", "eth0"); err != nil {
+		if err := f.DelInterface(ctx, Deletion{ContainerID: "pod", Network: "net", Interface: "eth0"}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -141,7 +141,7 @@ func TestDelDetachesWhatLivesOn(t *testing.T) {
 	s := newSandbox(t, "pod", "lpout0")
 	s.iface.DiesWithNetns = false
 	f.mustAdd(t, s, "tcx")
-	if err := f.DelInterface(context.Background(), "pod", "net", "eth0"); err != nil {
+	if err := f.DelInterface(context.Background(), Deletion{ContainerID: "pod", Network: "net", Interface: "eth0"}); err != nil {
 		t.Fatal(err)
 	}
 	emptyState(t, f)
@@ -150,7 +150,7 @@ func TestDelDetachesWhatLivesOn(t *testing.T) {
 func TestSandboxIDOfAnotherNamespace(t *testing.T) {
 	f := newFixture(t, interfacePlans(t))
 	first, second := newSandbox(t, "pod", "lpid0"), newSandbox(t, "pod", "lpid1")
-	f.mustAdd(t, first, "tcx")
+	f.mustAdd(t, first, "tcx", "xdp")
 	if err := f.add(t, second, "tcx"); !errors.Is(err, ErrInUse) {
 		t.Fatalf("got %v, want ErrInUse", err)
 	}
@@ -159,6 +159,9 @@ func TestSandboxIDOfAnotherNamespace(t *testing.T) {
 	item, _ := f.Look(pin.InterfaceEntry(second.sub.Sandbox, "net", "eth0", "tcx"))
 	if item.Record == nil || item.Record.Netns.Cookie != second.sub.Netns.Cookie {
 		t.Errorf("record %+v, %v", item.Record, item.Err)
+	}
+	if live, _ := f.entries(t); live != 1 {
+		t.Errorf("%d live entries, want none of the old namespace", live)
 	}
 }
 
@@ -222,7 +225,7 @@ func TestNetfilterStaysForTheOtherMembers(t *testing.T) {
 	}
 	nf := pin.NetnsEntry(first.sub.Sandbox, "nf")
 	first.end(t)
-	if err := f.EndContainer(ctx, first.key); err != nil {
+	if _, err := f.EndContainer(ctx, first.key); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := f.GC(ctx, GCOptions{}); err != nil {
@@ -232,7 +235,7 @@ func TestNetfilterStaysForTheOtherMembers(t *testing.T) {
 		t.Fatal("the netfilter entry went with the first container")
 	}
 	second.end(t)
-	if err := f.EndContainer(ctx, second.key); err != nil {
+	if _, err := f.EndContainer(ctx, second.key); err != nil {
 		t.Fatal(err)
 	}
 	if _, ok := f.Look(nf); ok {
@@ -259,7 +262,7 @@ func TestLastMemberRetiresTheSandbox(t *testing.T) {
 			t.Fatal(err)
 		}
 		place := pin.HookInterfaceEntry(key, "eth0", "tcx")
-		covered, err := f.Covered(place)
+		covered, err := f.Covered(ctx, place)
 		if err != nil || covered != (id == "two") {
 			t.Fatalf("%s: covered %v, %v", id, covered, err)
 		}
@@ -284,7 +287,7 @@ func TestLastMemberRetiresTheSandbox(t *testing.T) {
 			t.Fatalf("the interface's entry is gone with %d members left", len(members)-i)
 		}
 		c.end(t)
-		if err := f.EndContainer(ctx, c.key); err != nil {
+		if _, err := f.EndContainer(ctx, c.key); err != nil {
 			t.Fatal(err)
 		}
 	}

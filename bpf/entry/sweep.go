@@ -47,8 +47,7 @@ func skippable(err error) bool {
 }
 
 func (s *Session) sweepRetired(_ context.Context, name string) error {
-	_, err := s.settle(pin.RetiredEntry(name), settleDrained)
-	return err
+	return s.settle(pin.RetiredEntry(name), settleDrained)
 }
 
 func (s *Session) sweepStaging(_ context.Context, name string) error {
@@ -72,8 +71,8 @@ func (s *Session) sweepContainer(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	defer lock.Release()
-	return s.endContainer(ctx, key)
+	defer s.release(lock)
+	return s.endContainer(ctx, key, s.Root.TryLock)
 }
 
 func (s *Session) sweepSandboxDir(ctx context.Context, name string) error {
@@ -85,7 +84,7 @@ func (s *Session) sweepSandboxDir(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	defer lock.Release()
+	defer s.release(lock)
 	return s.sweepSandbox(ctx, key)
 }
 
@@ -99,7 +98,7 @@ func (s *Session) sweepSandbox(ctx context.Context, key pin.Key) error {
 	}
 	left := 0
 	for _, m := range members {
-		ended, err := s.memberEnded(m)
+		ended, err := s.memberEnded(key, m)
 		if err != nil {
 			return err
 		}
@@ -126,7 +125,7 @@ func (s *Session) sweepSandbox(ctx context.Context, key pin.Key) error {
 		if rec.Netns != nil {
 			cookies[rec.Netns.Cookie] = true
 		}
-		over, reason := rec.By == pin.ByHook && left == 0, reasonEnded
+		over, reason := rec.By == pin.ByHook && left == 0, reasonLeft
 		if !over {
 			reason = reasonSevered
 			over, err = s.sandboxEntryOver(p, rec)
@@ -137,30 +136,4 @@ func (s *Session) sweepSandbox(ctx context.Context, key pin.Key) error {
 		errs = append(errs, err)
 	}
 	return errors.Join(append(errs, s.tidySandbox(ctx, key, cookies))...)
-}
-
-// memberEnded reports whether a container that joined a sandbox has no entry left,
-// or only such that have ended. A container that is just being created holds the
-// sandbox's lock, so it is never seen here without its entries.
-func (s *Session) memberEnded(container pin.Key) (bool, error) {
-	places, err := s.Root.Entries(pin.Container(container))
-	if errors.Is(err, fs.ErrNotExist) {
-		return true, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	for _, p := range places {
-		rec, err := s.readRecord(p)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return false, err
-		}
-		if ended, err := s.containerEnded(rec); err != nil || !ended {
-			return false, err
-		}
-	}
-	return true, nil
 }

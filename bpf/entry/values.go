@@ -22,7 +22,7 @@ func values(sub *Subject, w Want) load.Values {
 		v.NetnsCookie = sub.Netns.Cookie
 	}
 	i := w.Interface
-	if i == nil {
+	if i == nil || w.Kind == specs.TargetNetns {
 		return v
 	}
 	v.Ifindex, v.MAC = uint64(i.Index), i.MAC

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/cilium/ebpf"
+	"github.com/vishvananda/netlink"
 
 	"github.com/linkpin/linkpin/bpf/attach"
 	"github.com/linkpin/linkpin/bpf/bpftest"
@@ -236,4 +237,98 @@ func TestSweepHidesNoTheft(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A link of another container in the place of ours is not taken for ours, even if it
+// runs the same program.
+func TestRepairRecordsNoForeignLink(t *testing.T) {
+	f := newFixture(t, plans{"cg": plan(t, "cg", program("connect4", "cgroup/connect4"))})
+	ours, theirs := newContainer(t, "ours"), newContainer(t, "theirs")
+	f.mustAttach(t, ours, "cg")
+	f.mustAttach(t, theirs, "cg")
+	place := pin.ContainerEntry(ours.key, "cg")
+	_, path := f.verified(t, place)
+	_, foreign := f.verified(t, pin.ContainerEntry(theirs.key, "cg"))
+	withLink(t, path, func(l *attach.Link) error {
+		remove(t, path)
+		return nil
+	})
+	withLink(t, foreign, func(l *attach.Link) error { return l.Pin(path) })
+	if findings, _ := f.verified(t, place); len(findings) != 1 || findings[0].Problem != ProblemLink {
+		t.Fatalf("%+v", findings)
+	}
+	if findings, err := f.Repair(context.Background(), place); err != nil || len(findings) != 1 || findings[0].Repaired == "" {
+		t.Fatalf("%+v, %v", findings, err)
+	}
+	for _, c := range []*container{ours, theirs} {
+		if got := attached(t, c.dir, connect4); got != 1 {
+			t.Errorf("%d programs, want 1", got)
+		}
+	}
+	if findings, _ := f.verified(t, place); len(findings) != 0 {
+		t.Errorf("after the repair: %+v", findings)
+	}
+}
+
+// A link that is lost is mended in its entry; the others of it are not touched. What
+// has lost its interface is made anew.
+func TestCovered(t *testing.T) {
+	f := newFixture(t, plans{"two": plan(t, "two",
+		program("read_ifindex", specs.HookTCXIngress, onHost), program("landing", specs.HookTCXEgress, onHost))})
+	s := newSandbox(t, "pod", "lpcov0")
+	f.mustAdd(t, s, "two")
+	place := pin.InterfaceEntry(s.sub.Sandbox, "net", "eth0", "two")
+	before, _ := f.Look(place)
+	e, err := f.Root.Entry(place)
+	if err != nil {
+		t.Fatal(err)
+	}
+	withLink(t, e.LinkPath("landing"), func(l *attach.Link) error { return l.Detach() })
+	f.mustAdd(t, s, "two")
+	after, _ := f.Look(place)
+	for i, p := range after.Record.Programs {
+		if after.Links[i].Info.State != attach.Live {
+			t.Errorf("%s: %+v", p.Name, after.Links[i])
+		}
+		if same := p.LinkID == before.Record.Programs[i].LinkID; same != (p.Name == "read_ifindex") {
+			t.Errorf("%s: link %d before, %d now", p.Name, before.Record.Programs[i].LinkID, p.LinkID)
+		}
+	}
+	if len(f.warnings) != 1 {
+		t.Errorf("warnings: %v", f.warnings)
+	}
+
+	// The interface is made again, with the same name.
+	bpftest.Veth(t, s.ns, "lpcov1", "tmp0")
+	s.ns.Do(t, func() {
+		if err := replace("eth0", "tmp0"); err != nil {
+			t.Error(err)
+		}
+	})
+	if s.iface, err = s.sub.Netns.Interface("eth0"); err != nil {
+		t.Fatal(err)
+	}
+	f.mustAdd(t, s, "two")
+	item, _ := f.Look(place)
+	if len(item.Links) != 2 || item.Record.Interface.Index != s.iface.Index || item.Links[0].Info.State != attach.Live {
+		t.Errorf("%+v", item)
+	}
+}
+
+// replace removes an interface and gives its name to another one.
+func replace(old, next string) error {
+	l, err := netlink.LinkByName(old)
+	if err == nil {
+		err = netlink.LinkDel(l)
+	}
+	if err == nil {
+		l, err = netlink.LinkByName(next)
+	}
+	if err == nil {
+		err = netlink.LinkSetDown(l)
+	}
+	if err == nil {
+		err = netlink.LinkSetName(l, old)
+	}
+	return err
 }

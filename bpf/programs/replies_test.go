@@ -49,6 +49,7 @@ func TestReplies(t *testing.T) {
 		"UDP from another port":       {udp4, between(ctr4, other4, 17, udpDatagram(54, 5555)), noRule},
 		"UDP over IPv6":               {between(other6, ctr6, 17, udpDatagram(5555, 53)), between(ctr6, other6, 17, udpDatagram(53, 5555)), passed},
 		"UDP, later fragment":         {udp4, v4{src: ctr4, dst: other4, proto: 17, fragment: 1}.frame(udpDatagram(53, 5555)), noRule},
+		"echo reply, cut off":         {between(other4, ctr4, 1, icmpMessage(8, 0)), between(ctr4, other4, 1, make([]byte, 7)), noRule},
 		"UDP, fragment arrived":       {v4{src: other4, dst: ctr4, proto: 17, fragment: 1}.frame(udpDatagram(5555, 53)), between(ctr4, other4, 17, udpDatagram(53, 5555)), noRule},
 		"echo answered":               echo(8, 0, 7, passed),
 		"echo, another identifier":    echo(8, 0, 8, noRule),
@@ -122,6 +123,36 @@ func TestNoFlowForWhatTheListsDecide(t *testing.T) {
 	}
 }
 
+// TestNeverOpened: what looks like a flow, but is none.
+func TestNeverOpened(t *testing.T) {
+	e := loadEgressTest(t, setup{})
+	// Ports 0, as where ports are unknown.
+	e.receive(t, between(other4, ctr4, 17, udpDatagram(0, 0)))
+	if got := e.send(t, v4{src: ctr4, dst: other4, proto: 17, fragment: 1}.frame(udpDatagram(0, 0))); got != noRule {
+		t.Errorf("fragment to who sent from port 0: %d, want %d", got, noRule)
+	}
+	// Echo identifiers, as where neighbours are.
+	for _, id := range []uint16{0, 135} {
+		e.receive(t, between(other6, ctr6, 58, icmpMessage(128, id)))
+	}
+	if got := e.send(t, v6{src: ctr6, dst: other6, next: 58, hops: 255}.frame(icmpMessage(136, 0, ip(other6)...))); got != noRule {
+		t.Errorf("neighbour advertisement to who sent echo requests: %d, want %d", got, noRule)
+	}
+	// A neighbour that claims to be an IPv4 address.
+	e.receive(t, v6{src: "::ffff:" + other4, dst: ctr6, next: 58, hops: 255}.frame(icmpMessage(135, 0, ip(ctr6)...)))
+	if got := e.send(t, v4{src: ctr4, dst: other4, proto: 58, ttl: 255}.frame(icmpMessage(136, 0))); got != noRule {
+		t.Errorf("neighbour advertisement in IPv4: %d, want %d", got, noRule)
+	}
+	// A flow from before allow_replies was switched off.
+	e = loadEgressTest(t, setup{noReplies: true})
+	if err := e.FlowsOther.Put(egressFlow{Remote: mapped(other4), RemotePort: 5555, LocalPort: 53, Proto: protoUDP}, monotonic(t)); err != nil {
+		t.Fatal(err)
+	}
+	if got := e.send(t, between(ctr4, other4, 17, udpDatagram(53, 5555))); got != noRule {
+		t.Errorf("old flow without allow_replies: %d, want %d", got, noRule)
+	}
+}
+
 // TestFlowNotation: maps hold ports in host order and the packet's time.
 func TestFlowNotation(t *testing.T) {
 	e := loadEgressTest(t, setup{})
@@ -150,7 +181,8 @@ func monotonic(t *testing.T) uint64 {
 	return uint64(now.Nano())
 }
 
-// TestReplyTime: UDP and ICMP are answered for reply_seconds after the last packet, TCP without limit.
+// TestReplyTime: UDP and ICMP are answered for reply_seconds after the last packet,
+// TCP without limit; neighbours stay neighbours.
 func TestReplyTime(t *testing.T) {
 	e := loadEgressTest(t, setup{replySeconds: 10})
 	ago := func(key egressFlow, age time.Duration) {
@@ -179,6 +211,10 @@ func TestReplyTime(t *testing.T) {
 	ago(key, -time.Second) // written by another CPU in the meantime
 	if got := e.send(t, answer); got != passed {
 		t.Errorf("packet of just now: %d, want passed", got)
+	}
+	ago(egressFlow{Remote: mapped(peer6), LocalPort: 135, Proto: egressIpProtoIcmpv6}, time.Hour)
+	if got := e.send(t, v6{src: ctr6, dst: peer6, next: 58, hops: 255}.frame(icmpMessage(135, 0, ip(peer6)...))); got != passed {
+		t.Errorf("solicitation of a neighbour after an hour: %d, want passed", got)
 	}
 	ago(egressFlow{Remote: mapped(other4), RemotePort: 5555, LocalPort: 80, Proto: protoTCP}, time.Hour)
 	if got := e.send(t, between(ctr4, other4, 6, tcpSegment(80, 5555, ack))); got != passed {
@@ -302,6 +338,7 @@ func TestLinkUpkeep(t *testing.T) {
 		"listener query":                    {mld("ff02::1", 130, 1), noRule},
 		"solicitation, cut off":             {v6{src: ctr6, dst: linkLocal, next: 58, hops: 255}.frame([]byte{135, 0, 0, 0}), noRule},
 		"solicitation in IPv4":              {v4{src: ctr4, dst: other4, proto: 58, ttl: 255}.frame(icmpMessage(135, 0)), noRule},
+		"TCP with flags like ND":            {v6{src: ctr6, dst: linkLocal, next: 6, hops: 255}.frame(tcpSegment(1, 2, 135)), noRule},
 		"protocol that looks like ND":       {v6{src: ctr6, dst: linkLocal, next: 253, hops: 255}.frame(icmpMessage(135, 0)), noRule},
 		"solicitation to an IPv4 neighbour": {v4{src: ctr4, dst: peer4, proto: 1}.frame(icmpMessage(135, 0)), noRule},
 	}
@@ -345,8 +382,10 @@ func TestNeighbours(t *testing.T) {
 					t.Errorf("after a %s, %+v: %d, want %d", test.name, s, got, test.want)
 				}
 			}
-			if got := e.send(t, between(ctr6, peer6, 58, icmpMessage(129, 135))); got != noRule {
-				t.Errorf("after a %s: an echo reply to a neighbour: %d, want %d", test.name, got, noRule)
+			for _, id := range []uint16{0, 135} {
+				if got := e.send(t, between(ctr6, peer6, 58, icmpMessage(129, id))); got != noRule {
+					t.Errorf("after a %s: echo reply %d to a neighbour: %d, want %d", test.name, id, got, noRule)
+				}
 			}
 		}
 	}

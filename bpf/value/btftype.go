@@ -28,12 +28,9 @@ func noType(t btf.Type) bool {
 // underlying skips typedefs and qualifiers.
 func underlying(t btf.Type) btf.Type { return btf.UnderlyingType(t) }
 
-// sizeof is btf.Sizeof for types that have passed check.
+// sizeof returns the size of t in bytes, 0 if it has none.
 func sizeof(t btf.Type) int {
-	n, err := btf.Sizeof(t)
-	if err != nil {
-		return 0
-	}
+	n, _ := btf.Sizeof(t)
 	return n
 }
 
@@ -112,10 +109,8 @@ func check(t btf.Type) (int, error) {
 	if _, err := c.check(t, 0); err != nil {
 		return 0, err
 	}
-	size, err := btf.Sizeof(t)
+	size := sizeof(t)
 	switch {
-	case err != nil:
-		return 0, fmt.Errorf("%s is %w", TypeName(t), ErrUnsupported)
 	case size == 0:
 		return 0, fmt.Errorf("%s has no size of its own: %w", TypeName(t), ErrUnsupported)
 	case size > maxSize:
@@ -181,11 +176,7 @@ func (c *checker) composite(t, u btf.Type, size uint32, ms []btf.Member, depth i
 		if total += n; total > maxParts {
 			return 0, damaged(t, "too many members")
 		}
-		msize, err := btf.Sizeof(m.Type)
-		if err != nil || int64(msize) > maxSize {
-			return 0, damaged(t, "member "+m.Name+" has no usable size")
-		}
-		bits := uint64(msize) * 8
+		bits := uint64(sizeof(m.Type)) * 8
 		if m.BitfieldSize > 0 {
 			switch underlying(m.Type).(type) {
 			case *btf.Int, *btf.Enum:

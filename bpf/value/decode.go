@@ -35,12 +35,9 @@ func (s Struct) MarshalJSON() ([]byte, error) {
 		if i > 0 {
 			b.WriteByte(',')
 		}
-		name, err := json.Marshal(m.Name)
-		if err != nil {
-			return nil, err
-		}
+		name, nameErr := json.Marshal(m.Name)
 		value, err := json.Marshal(m.Value)
-		if err != nil {
+		if err := errors.Join(nameErr, err); err != nil {
 			return nil, fmt.Errorf("%s: %w", m.Name, err)
 		}
 		b.Write(name)
@@ -52,8 +49,8 @@ func (s Struct) MarshalJSON() ([]byte, error) {
 }
 
 // Decode returns data, a value of type t, in the notation that Encode takes:
-// nothing but bool, int64, uint64, float32, float64, json.Number (integers of
-// more than 64 bits), string, []any and Struct. A *btf.Var stands for its type.
+// nothing but bool, int64, uint64 (where int64 is too small), json.Number (where
+// both are), float32, float64, string, []any and Struct. A *btf.Var stands for its type.
 func Decode(t btf.Type, data []byte) (any, error) {
 	d, p, err := newDecoder(t, data)
 	if err != nil {
@@ -100,10 +97,7 @@ func DecodeSized(data []byte) any {
 }
 
 // decoder reads one value.
-type decoder struct {
-	data     []byte
-	coverage map[btf.Type]int // of structs and unions
-}
+type decoder struct{ data []byte }
 
 func newDecoder(t btf.Type, data []byte) (*decoder, place, error) {
 	p := place{typ: t}
@@ -117,7 +111,7 @@ func newDecoder(t btf.Type, data []byte) (*decoder, place, error) {
 	if size != len(data) {
 		return nil, place{}, fmt.Errorf("%s has %s, not %d: %w", TypeName(t), countBytes(size), len(data), ErrSize)
 	}
-	return &decoder{data: data, coverage: make(map[btf.Type]int)}, p, nil
+	return &decoder{data}, p, nil
 }
 
 func (d *decoder) value(p place) any {
@@ -184,7 +178,7 @@ func (d *decoder) member(p place, m btf.Member, s Struct) Struct {
 		}
 	case *btf.Union:
 		if m.Name == "" {
-			if chosen, ok := d.choose(u); ok {
+			if chosen, ok := choose(u); ok {
 				return d.member(in, chosen, s)
 			}
 			return s
@@ -248,11 +242,10 @@ func decodeInt(t *btf.Int, n *big.Int, bits uint, isProtocol bool, raw []byte) a
 
 // union returns the union at p as the member that shows most of it.
 func (d *decoder) union(p place, t *btf.Union, b []byte) any {
-	chosen, ok := d.choose(t)
-	if !ok {
-		return formatHex(b)
+	s := Struct{}
+	if chosen, ok := choose(t); ok {
+		s = d.member(p, chosen, s)
 	}
-	s := d.member(p, chosen, Struct{})
 	if len(s) == 0 {
 		return formatHex(b)
 	}
@@ -261,11 +254,11 @@ func (d *decoder) union(p place, t *btf.Union, b []byte) any {
 
 // choose returns the member that covers most bits, the first of several: what a
 // value really is, only its program knows.
-func (d *decoder) choose(t *btf.Union) (btf.Member, bool) {
+func choose(t *btf.Union) (btf.Member, bool) {
 	var best btf.Member
 	most := -1
 	for _, m := range t.Members {
-		if n, ok := d.covered(m); ok && n > most {
+		if n, ok := covered(m); ok && n > most {
 			best, most = m, n
 		}
 	}
@@ -273,38 +266,34 @@ func (d *decoder) choose(t *btf.Union) (btf.Member, bool) {
 }
 
 // covered returns how many bits of m are always shown; ok is false if m can't be.
-func (d *decoder) covered(m btf.Member) (bits int, ok bool) {
+func covered(m btf.Member) (bits int, ok bool) {
 	if _, ok := members(m.Type); m.Name == "" && !ok || sizeof(m.Type) == 0 {
 		return 0, false
 	}
 	if m.BitfieldSize > 0 {
 		return int(m.BitfieldSize), true
 	}
-	return d.coveredType(m.Type), true
+	return coveredType(m.Type), true
 }
 
-func (d *decoder) coveredType(t btf.Type) int {
+func coveredType(t btf.Type) int {
 	u := underlying(t)
 	switch t := u.(type) {
 	case *btf.Pointer:
 		return 0
 	case *btf.Array:
-		return int(t.Nelems) * d.coveredType(t.Type)
+		return int(t.Nelems) * coveredType(t.Type)
 	case *btf.Struct, *btf.Union:
-		if n, ok := d.coverage[u]; ok {
-			return n
-		}
 		ms, _ := members(u)
 		sum := 0
 		for _, m := range ms {
-			n, _ := d.covered(m)
+			n, _ := covered(m)
 			if _, isUnion := u.(*btf.Union); isUnion {
 				sum = max(sum, n)
 			} else {
 				sum += n
 			}
 		}
-		d.coverage[u] = sum
 		return sum
 	default:
 		return sizeof(u) * 8

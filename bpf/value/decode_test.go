@@ -3,6 +3,7 @@
 package value
 
 import (
+	"encoding/json"
 	"errors"
 	"slices"
 	"testing"
@@ -21,6 +22,25 @@ func TestDecodeSize(t *testing.T) {
 	}
 	if _, err := DecodeKey(typeU32, ebpf.Hash, nil); !errors.Is(err, ErrSize) {
 		t.Errorf("got %v", err)
+	}
+}
+
+func TestDecodeTypes(t *testing.T) {
+	for _, c := range []struct {
+		typ  btf.Type
+		data []byte
+		want any
+	}{
+		{typeU8, []byte{1}, int64(1)},
+		{typeU64, u64(1<<64 - 1), uint64(1<<64 - 1)},
+		{typeS64, u64(1<<64 - 1), int64(-1)},
+		{typeU128, slices.Repeat([]byte{255}, 16), json.Number("340282366920938463463374607431768211455")},
+		{typeFloat, make([]byte, 4), float32(0)},
+		{typeDouble, make([]byte, 8), float64(0)},
+	} {
+		if got, err := Decode(c.typ, c.data); err != nil || got != c.want {
+			t.Errorf("%s: %T %v, %v, want %T", TypeName(c.typ), got, got, err, c.want)
+		}
 	}
 }
 
@@ -65,6 +85,7 @@ func TestDecodeUnions(t *testing.T) {
 		{unionOf("u", member("p", ptr), member("n", typeU64)), u64(7), `{"n":7}`},
 		{unionOf("u", member("p", ptr), member("n", typeU8)), cat([]byte{7}, make([]byte, 7)), `{"n":7}`},
 		{unionOf("u", member("p", ptr)), make([]byte, 8), `"hex:0000000000000000"`},
+		{unionOf("u", member("none", arrayOf(typeU8, 0)), member("p", ptr)), []byte{7: 1}, `{"p":"hex:0000000000000001"}`},
 		{&btf.Union{Name: "opaque", Size: 2}, []byte{1, 2}, `"hex:0102"`},
 		{structOf("s", member("", unionOf("", member("p", ptr))), member("a", typeU64)), cat(make([]byte, 8), u64(1)), `{"a":1}`},
 		{structOf("s", member("u", unionOf("", member("", structOf("", member("p", ptr), member("b", typeBool)))))), make([]byte, 16), `{"u":{"b":false}}`},

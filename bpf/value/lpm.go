@@ -93,10 +93,8 @@ func (e *encoder) lpmKey(p place, v *policy.Value) error {
 	}
 	l := layoutOf(p.typ, len(e.data))
 	if prefix.text.Text == ipVariableRef {
-		at := l.ipv4
-		if at == (span{}) {
-			at = l.ipv6
-		} else if l.ipv6 != (span{}) && l.ipv6 != at {
+		at := l.ipv4 // whatever takes IPv6 takes IPv4
+		if l.ipv6 != (span{}) && l.ipv6 != at {
 			return fail(prefix.text, "write the fields, the prefix length too", "%s could go to two places in %s", prefix.text.Text, TypeName(p.typ))
 		}
 		if err := e.lpmLength(p, prefix, at, at.size()*8); err != nil {

@@ -31,6 +31,11 @@ var (
 	lpmText    = structOf("t", member("prefixlen", typeU32), member("prefix", arrayOf(typeChar, 8)))
 	lpmPorts   = structOf("ports", member("prefixlen", typeU32), member("sport", typeU16), member("dport", typeU16))
 	lpmLast    = structOf("last", member("prefixlen", typeU32), member("id", typeU32), member("data", arrayOf(typeU8, 16)))
+	lpmBoth    = structOf("both", member("prefixlen", typeU32), member("ip4", typeU32), member("ip6", arrayOf(typeU8, 16)))
+	lpmTwo     = structOf("two", member("prefixlen", typeU32), member("a", arrayOf(typeU8, 16)), member("b", arrayOf(typeU8, 16)))
+	lpmPair    = structOf("pair", member("prefixlen", typeU32), member("a", typeU32), member("b", typeU32))
+	lpmBits    = structOf("bits", member("prefixlen", typeU32), bitMember("x", typeU32, 8), bitMember("y", typeU32, 8), member("ip", typeU32))
+	lpmShown   = structOf("key_addr", member("prefixlen", typeU32), member("a", typeU32), member("b", typeU32), member("c", typeU32))
 	lpmAfter   = structOf("after", member("prefixlen", typeU32), member("ip", typeU32), member("rest", typeU32))
 )
 
@@ -71,6 +76,11 @@ func TestPrefixes(t *testing.T) {
 		{lpmText, 0, "{prefixlen: 8, prefix: 'ab'}", cat(u32(8), []byte("ab\x00\x00\x00\x00\x00\x00")), `{"prefixlen":8,"prefix":"ab"}`},
 		{lpmPorts, 0, "{prefixlen: 16, sport: 80}", cat(u32(16), u16(80), u16(0)), `{"prefixlen":16,"sport":80,"dport":0}`},
 		{lpmLast, 0, "{prefix: 10.0.0.0/8, id: 1}", cat(u32(32+104), u32(1), ip16(10, 0, 0, 0)), `{"prefix":"10.0.0.0/8","id":1}`},
+		{lpmBoth, 0, "{prefix: 10.0.0.0/8}", cat(u32(8), []byte{10, 0, 0, 0}, make([]byte, 16)), ""},
+		{lpmBoth, 0, "{prefix: '2001:db8::/32'}", cat(u32(64), make([]byte, 4), v6), ""},
+		{lpmTwo, 0, "{prefix: '2001:db8::/32'}", cat(u32(128+32), make([]byte, 16), v6), `{"prefix":"2001:db8::/32","a":"hex:00000000000000000000000000000000"}`},
+		{lpmPair, 0, "{prefix: 10.0.0.0/8, a: 1}", cat(u32(40), u32(1), []byte{10, 0, 0, 0}), `{"prefix":"10.0.0.0/8","a":1}`},
+		{lpmBits, 0, "{prefix: 10.0.0.0/8}", cat(u32(40), u32(0), []byte{10, 0, 0, 0}), `{"prefix":"10.0.0.0/8","x":0,"y":0}`},
 		{lpmAfter, 0, "{prefix: 10.0.0.0/8}", cat(u32(8), []byte{10, 0, 0, 0}, u32(0)), `{"prefix":"10.0.0.0/8"}`},
 		{lpmAfter, 0, "{prefixlen: 40, ip: 10.0.0.0, rest: 1}", cat(u32(40), []byte{10, 0, 0, 0}, u32(1)), `{"prefixlen":40,"ip":"10.0.0.0","rest":1}`},
 		{arrayOf(typeU32, 2), 0, "10.0.0.0/8", cat(u32(8), []byte{10, 0, 0, 0}), `"10.0.0.0/8"`},
@@ -122,6 +132,9 @@ func TestDecodeKeyFallback(t *testing.T) {
 		{lpmText, cat(u32(8), []byte("a/b\x00\x00\x00\x00\x00")), toJSON(t, formatHex(cat(u32(8), []byte("a/b\x00\x00\x00\x00\x00"))))},
 		{lpmAfter, cat(u32(8), []byte{10, 0, 0, 0}, u32(1)), `{"prefixlen":8,"ip":"10.0.0.0","rest":1}`},
 		{arrayOf(typeBe32, 4), cat(u32(8), make([]byte, 12)), toJSON(t, formatHex(cat(u32(8), make([]byte, 12))))},
+		{lpmShown, cat(u32(96), u32(1), u32(0), u32(5)), toJSON(t, formatHex(cat(u32(96), u32(1), u32(0), u32(5))))}, // its name makes it an address
+		{lpmRule, cat(u32(200), make([]byte, 24)), toJSON(t, formatHex(cat(u32(200), make([]byte, 24))))},
+		{lpmNested, cat(u32(31), make([]byte, 8)), `{"prefixlen":31,"data":{"id":0,"ip":"0.0.0.0"}}`},
 		{typeU32, u32(5), "5"},
 		{nil, u32(5), "5"},
 		{nil, cat(u32(8), []byte{10, 0, 0, 1}), `{"prefixlen":8,"data":"hex:0a000001"}`},
@@ -174,6 +187,7 @@ func TestPrefixErrors(t *testing.T) {
 		{lpmPorts, 0, "${ip}", "p.yaml:1: v: struct ports has no room for ${ip}; write the fields, the prefix length too, or hex:…"},
 		{nil, 10, "10.0.0.0/8", "p.yaml:1: v: struct bpf_lpm_trie_key_u8 has no room for 10.0.0.0/8; write the fields, the prefix length too, or hex:…"},
 		{nil, 4, "10.0.0.0/8", "p.yaml:1: v: the map's keys have 4 bytes, but those of LPM tries have more than 4"},
+		{nil, 2, "10.0.0.0/8", "p.yaml:1: v: the map's keys have 2 bytes, but those of LPM tries have more than 4"},
 		{typeU32, 0, "10.0.0.0/8", "p.yaml:1: v: the map's keys have 4 bytes, but those of LPM tries have more than 4"},
 		{lpm4, 12, "10.0.0.0/8", "p.yaml:1: v: the map's keys have 12 bytes, but struct lpm4 has 8 bytes; keep the object's key size"},
 		{lpmRule, 0, "10.0.0.0/8", "p.yaml:1: v: struct rule_key has more than an address: ifindex, port, proto, pad; write {prefix: 10.0.0.0/8, ifindex: …}"},

@@ -93,12 +93,12 @@ func spread(t *btf.Struct) (candidate, bool) {
 			ms = append(ms, m)
 		}
 	}
-	if len(ms) < 2 || len(ms) == len(t.Members) {
+	if len(ms) == 0 {
 		return candidate{}, false
 	}
 	start := int(ms[0].Offset / 8)
 	size := int(t.Size) - start
-	if leaf := leafSizeOf(ms, size); leaf == 0 || leaf == 2 {
+	if leaf := leafSizeOf(ms, size); leaf == 0 || leaf == 2 || size != ipv4Size && size != ipv6Size {
 		return candidate{}, false
 	}
 	return candidate{span: span{start, start + size}}, true
@@ -141,23 +141,17 @@ func besideAddress(t btf.Type, at span) []field {
 // is the key as any other value.
 func decodePrefix(t btf.Type, data []byte, plain any) (v any, ok bool) {
 	l := layoutOf(t, len(data))
-	at := l.ipv4
-	if at == (span{}) {
-		at = l.ipv6
-	}
+	at := l.ipv4 // whatever takes IPv6 takes IPv4
 	if at == (span{}) || l.ipv6 != (span{}) && l.ipv6 != at {
 		return nil, false // two families, and only the program knows which one it is
 	}
 	bits := int64(binary.NativeEndian.Uint32(data)) - int64(at.start-prefixLenSize)*8
-	if bits < 0 || bits > int64(at.size())*8 || !zero(data[at.end:]) {
-		return nil, false
-	}
 	ip, _ := netip.AddrFromSlice(data[at.start:at.end])
 	if ip.Is4In6() && bits >= mappedBits {
 		ip, bits = ip.Unmap(), bits-mappedBits
 	}
 	cidr := netip.PrefixFrom(ip, int(bits))
-	if cidr.Masked() != cidr {
+	if !zero(data[at.end:]) || cidr.Masked() != cidr { // Masked of an invalid prefix is another one
 		return nil, false
 	}
 	if len(besideAddress(t, at)) == 0 {
@@ -169,10 +163,8 @@ func decodePrefix(t btf.Type, data []byte, plain any) (v any, ok bool) {
 	}
 	out := Struct{{prefixKey, cidr.String()}}
 	for _, m := range fields {
-		f, ok := fieldByName(fieldsOf(t), m.Name)
+		f, _ := fieldByName(fieldsOf(t), m.Name)
 		switch {
-		case !ok:
-			return nil, false
 		case prefixLenSpan.holds(f), at.holds(f), f.start() >= at.end:
 		case prefixLenSpan.meets(f), at.meets(f), f.name == prefixKey:
 			return nil, false

@@ -20,11 +20,11 @@ var (
 
 // parseNumber reads an integer as Go writes them, but refuses C's octal.
 func parseNumber(s string) (*big.Int, error) {
-	digits := strings.TrimLeft(s, "+-")
-	if len(s)-len(digits) > 1 || len(s) > 200 || digits == "" || digits[0] < '0' || digits[0] > '9' {
+	if len(s) > 200 { // reading takes quadratic time
 		return nil, errNoNumber
 	}
 	n, ok := new(big.Int).SetString(s, 0)
+	digits := strings.TrimLeft(s, "+-")
 	if len(digits) > 1 && digits[0] == '0' && strings.Trim(digits, "0123456789_") == "" {
 		return nil, errLeadingZero
 	}

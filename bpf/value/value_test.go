@@ -258,6 +258,10 @@ func TestEncodeKeySize(t *testing.T) {
 	if err != nil || !slices.Equal(got.Data, u32(7)) {
 		t.Errorf("without BTF: got %x, %v", got.Data, err)
 	}
+	got, err = EncodeKey(nil, 8, ebpf.Hash, mustParse(t, "7"))
+	if err != nil || !slices.Equal(got.Data, u64(7)) {
+		t.Errorf("without BTF: got %x, %v", got.Data, err)
+	}
 	_, err = EncodeKey(typeU32, 8, ebpf.Hash, mustParse(t, "7"))
 	checkError(t, err, "p.yaml:1: v: the map's keys have 8 bytes, but __u32 has 4 bytes; keep the object's key size")
 }

@@ -40,7 +40,7 @@ func benchCNI(c config) error {
 	if err := command("ip", "netns", "add", "bench"); err != nil {
 		return err
 	}
-	defer command("ip", "netns", "del", "bench") //nolint:errcheck // the mount namespace ends with the benchmark anyway
+	defer command("ip", "netns", "del", "bench")
 	cni := libcni.NewCNIConfigWithCacheDir([]string{chain.ReferencePlugins, c.bin}, filepath.Join(c.work, "cni-cache"), nil)
 
 	var adds, dels []*variant

@@ -32,8 +32,7 @@ func Main() int {
 	if err == nil {
 		return 0
 	}
-	var e *types.Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*types.Error](err); ok {
 		fmt.Fprintf(os.Stderr, "code %d: ", e.Code)
 	}
 	fmt.Fprintln(os.Stderr, err)

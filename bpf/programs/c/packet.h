@@ -68,7 +68,7 @@ struct packet {
 	__u8 proto;
 	__u8 depth;		/* enum depth */
 	__u8 hops;		/* TTL or hop limit */
-	__u8 type;		/* TCP: flags; ICMP: type */
+	__u8 type;		/* TCP: flags; ICMP: type; 0 if not read */
 	__u16 reserved;		/* no padding: older verifiers want every byte written */
 };
 

@@ -116,7 +116,7 @@ static __always_inline bool is_link_upkeep(const struct packet *p, __u64 netns)
 	__u32 prefix = bpf_ntohl(p->dst[0]);
 	struct flow f;
 
-	if (p->ethertype != ETHERTYPE_IPV6 || p->proto != icmpv6 || p->depth != whole)
+	if (p->ethertype != ETHERTYPE_IPV6 || p->proto != icmpv6)
 		return false;
 	switch (p->type) {
 	case MLD_REPORT:
@@ -129,15 +129,13 @@ static __always_inline bool is_link_upkeep(const struct packet *p, __u64 netns)
 		if (prefix >> 16 == 0xff02 || prefix >> 22 == 0xfe80 >> 6)
 			return true;
 		neighbour_of(&f, p, netns);
-		return is_recent(&f);
+		return bpf_map_lookup_elem(&flows_other, &f) != NULL; /* neighbours stay neighbours */
 	}
 	return false;
 }
 
 static __always_inline bool is_icmp_error(const struct packet *p)
 {
-	if (p->depth != whole)
-		return false;
 	if (p->ethertype == ETHERTYPE_IPV4)
 		return p->proto == icmp && (p->type == ICMP_UNREACHABLE || p->type == ICMP_TIME_EXCEEDED ||
 					    p->type == ICMP_PARAMETER_PROBLEM);

@@ -147,7 +147,7 @@ func (c *container) kill(t testing.TB) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, field := range strings.Fields(string(procs)) {
+	for field := range strings.FieldsSeq(string(procs)) {
 		pid, err := strconv.Atoi(field)
 		if err != nil {
 			t.Fatal(err)

@@ -5,6 +5,7 @@ package entry
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"strconv"
 	"strings"
@@ -213,12 +214,13 @@ func TestSweepHealsANode(t *testing.T) {
 		bpftest.RemoveCgroup(t, c.dir)
 	}
 	// What somebody is building stays.
-	for range 50 {
+	bpftest.Eventually(t, "only what is being built is left", func() error {
 		f.Sweep(context.Background())
-	}
-	if n, err := f.count(); err != nil || n != 1 {
-		t.Errorf("%d left while one entry is being built, %v", n, err)
-	}
+		if n, err := f.count(); err != nil || n != 1 {
+			return fmt.Errorf("%d left, %w", n, err)
+		}
+		return nil
+	})
 	if err := st.Discard(); err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -295,5 +296,59 @@ func TestDamagedRecord(t *testing.T) {
 	}
 	if want := "remove it by hand: rm -r " + f.Root.Path() + "/" + place.String(); !strings.Contains(err.Error(), want) {
 		t.Errorf("%q does not say %q", err, want)
+	}
+}
+
+// While the hook waits for the lock of a sandbox, that may end, and its id go to
+// another namespace: the hook must not take that one.
+func TestSandboxEndsWhileItIsWaitedFor(t *testing.T) {
+	f := newFixture(t, interfacePlans(t))
+	mine, other := newSandbox(t, "", "lpwt0"), newSandbox(t, "pod", "lpwt1")
+	ctx := context.Background()
+	key, lock, err := f.LockSandbox(ctx, mine.sub.Netns, "pod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, err := pin.Open(pin.Options{Path: strings.TrimSuffix(f.Root.Path(), "/linkpin/v1")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	waiter := &Session{Root: root}
+	type answer struct {
+		key  pin.Key
+		lock *pin.Lock
+		err  error
+	}
+	done := make(chan answer)
+	go func() {
+		key, lock, err := waiter.LockSandbox(ctx, mine.sub.Netns, "")
+		done <- answer{key, lock, err}
+	}()
+	time.Sleep(50 * time.Millisecond) // it waits now; if not, the test proves less, but does not fail
+	if err := f.AbandonSandbox(ctx, key, "", mine.sub.Netns.Cookie); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Root.IndexNetns(ctx, other.sub.Netns.Cookie, key); err != nil {
+		t.Fatal(err)
+	}
+	if err := lock.Release(); err != nil {
+		t.Fatal(err)
+	}
+	a := <-done
+	if a.err != nil || a.key != pin.CookieKey(mine.sub.Netns.Cookie) {
+		t.Fatalf("got %s, %v", a.key, a.err)
+	}
+	if err := a.lock.Release(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestOn(t *testing.T) {
+	want := []pin.Place{pin.InterfaceEntry("s", "a", "eth0", "p"), pin.InterfaceEntry("s", "b", "eth0", "p")}
+	got := On(append(want, pin.InterfaceEntry("s", "a", "eth1", "p"), pin.InterfaceEntry("s", "a", "eth0", "q"),
+		pin.HookInterfaceEntry("s", "eth0", "p"), pin.NetnsEntry("s", "p")), "eth0", "p")
+	if !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
 	}
 }

@@ -52,7 +52,7 @@ func TestDenied(t *testing.T) {
 	} {
 		test.want.Place = egressPlaceAtInterface
 		test.want.Bytes = uint32(len(test.frame))
-		ret := uint32(0)
+		var ret uint32
 		if test.atSocket {
 			test.want.Place = egressPlaceAtSocket
 			test.want.Bytes -= 14

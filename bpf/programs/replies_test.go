@@ -99,10 +99,15 @@ func entries(t *testing.T, e *egress) int {
 
 // TestDenyBeatsReplies: who is denied gets no answer either.
 func TestDenyBeatsReplies(t *testing.T) {
-	e := loadEgressTest(t, setup{deny: lists{other4 + "/32": {rule(protoTCP)}}})
+	e := loadEgressTest(t, setup{})
+	answer := between(ctr4, other4, 6, tcpSegment(80, 5555, syn|ack))
 	e.receive(t, between(other4, ctr4, 6, tcpSegment(5555, 80, syn)))
-	if got := e.send(t, between(ctr4, other4, 6, tcpSegment(80, 5555, syn|ack))); got != denied {
-		t.Errorf("answer to a denied address: %d, want %d", got, denied)
+	if got := e.send(t, answer); got != passed {
+		t.Errorf("before it is denied: %d, want passed", got)
+	}
+	fill(t, e.Deny, lists{other4 + "/32": {rule(protoTCP)}})
+	if got := e.send(t, answer); got != denied {
+		t.Errorf("%d, want %d", got, denied)
 	}
 }
 
@@ -130,6 +135,11 @@ func TestNeverOpened(t *testing.T) {
 	e.receive(t, between(other4, ctr4, 17, udpDatagram(0, 0)))
 	if got := e.send(t, v4{src: ctr4, dst: other4, proto: 17, fragment: 1}.frame(udpDatagram(0, 0))); got != noRule {
 		t.Errorf("fragment to who sent from port 0: %d, want %d", got, noRule)
+	}
+	e.receive(t, between(peer4, ctr4, 17, udpDatagram(0, 0)[:3]))
+	e.receive(t, v4{src: peer4, dst: ctr4, proto: 17, fragment: 1}.frame(udpDatagram(0, 0)))
+	if got := e.send(t, between(ctr4, peer4, 17, udpDatagram(0, 0))); got != noRule {
+		t.Errorf("UDP to port 0, after a fragment: %d, want %d", got, noRule)
 	}
 	// Echo identifiers, as where neighbours are.
 	for _, id := range []uint16{0, 135} {

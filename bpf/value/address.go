@@ -145,7 +145,8 @@ func (e *encoder) address(p place, v *policy.Value) (done bool, err error) {
 
 // misfit explains why the address v does not fit p.
 func misfit(p place, v *policy.Value) error {
-	kind, remedy := addressKind(v.Text), ""
+	kind := addressKind(v.Text)
+	var remedy string
 	switch kind {
 	case "a prefix":
 		remedy = "prefixes are for keys of LPM tries; write an address"

@@ -129,7 +129,7 @@ func (d *decoder) value(p place) any {
 	switch t := underlying(p.typ).(type) {
 	case *btf.Int:
 		order := orderOf(p)
-		return decodeInt(t, getInt(b, order), uint(t.Size)*8, isProtocolField(p.name, order), b)
+		return decodeInt(t, getInt(b, order), uint(t.Size)*8, naming{p.name, order}, b)
 	case *btf.Enum:
 		return decodeEnum(t, getInt(b, orderOf(p)), uint(t.Size)*8)
 	case *btf.Float:
@@ -210,14 +210,20 @@ func (d *decoder) bitfield(p place, m btf.Member) any {
 		if isBool(t) && bits > 1 {
 			return jsonNumber(n)
 		}
-		return decodeInt(t, n, bits, isProtocolField(m.Name, native), nil)
+		return decodeInt(t, n, bits, naming{m.Name, native}, nil)
 	}
 	return jsonNumber(n)
 }
 
+// naming is what else an integer's meaning depends on.
+type naming struct {
+	name  string
+	order byteOrder
+}
+
 // decodeInt returns n, the bits of an integer, as t means them. raw are its
 // bytes, for a bool that is neither true nor false.
-func decodeInt(t *btf.Int, n *big.Int, bits uint, isProtocol bool, raw []byte) any {
+func decodeInt(t *btf.Int, n *big.Int, bits uint, f naming, raw []byte) any {
 	if isBool(t) {
 		switch {
 		case n.Sign() == 0:
@@ -230,7 +236,7 @@ func decodeInt(t *btf.Int, n *big.Int, bits uint, isProtocol bool, raw []byte) a
 	if isSigned(t) {
 		n = asSigned(n, bits)
 	}
-	if isProtocol && n.IsInt64() {
+	if isProtocolField(f.name, f.order) && n.IsInt64() {
 		for _, p := range protocols {
 			if p.number == n.Int64() {
 				return p.name

@@ -4,6 +4,7 @@ package value
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/cilium/ebpf/btf"
@@ -110,7 +111,7 @@ func needsInteger(t btf.Type, sizes []int) string {
 		if ok && !isBool(i) && int(i.Size) == size {
 			return ""
 		}
-		all = append(all, fmt.Sprint(size))
+		all = append(all, strconv.Itoa(size))
 	}
 	return "an integer of " + strings.Join(all, " or ") + " bytes"
 }
@@ -121,7 +122,7 @@ func needsAddress(t btf.Type, sizes ...int) string {
 		if addressSize(t) == size {
 			return ""
 		}
-		all = append(all, fmt.Sprint(size))
+		all = append(all, strconv.Itoa(size))
 	}
 	return strings.Join(all, " or ") + " bytes of integers"
 }

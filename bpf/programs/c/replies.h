@@ -153,8 +153,7 @@ __noinline int learn(struct packet *p, __u64 netns)
 		return 0;
 	type = p->type;
 	reverse(p);
-	if (p->ethertype == ETHERTYPE_IPV6 && p->proto == icmpv6 &&
-	    (type == ND_NEIGHBOUR_SOLICIT || type == ND_NEIGHBOUR_ADVERT)) {
+	if (p->proto == icmpv6 && (type == ND_NEIGHBOUR_SOLICIT || type == ND_NEIGHBOUR_ADVERT)) {
 		/* A router would have counted down: the sender is on the link (RFC 4861, 3.1). */
 		if (p->hops == 255) {
 			neighbour_of(&f, p, netns);

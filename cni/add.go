@@ -102,7 +102,9 @@ func (p *Plugin) attach(ctx context.Context, set *applied.Set, chosen []applied.
 		p.warn(s.AbandonSandbox(ctx, key, "", ns.Cookie))
 	}
 	p.warn(lock.Release())
-	s.Sweep(ctx)
+	if err == nil {
+		s.Sweep(ctx)
+	}
 	return err
 }
 

@@ -21,11 +21,9 @@ const (
 	CodeDrift       uint = 103 // CHECK: a link is missing, severed, or holds another program
 )
 
-// Codes of the spec's STATUS verb (CNI spec 1.1, "STATUS").
-const (
-	codeNotAvailable        uint = 50
-	codeLimitedConnectivity uint = 51
-)
+// codeNotAvailable is the spec's code for a plugin that can't serve ADD (CNI spec 1.1,
+// "STATUS").
+const codeNotAvailable uint = 50
 
 // cniError gives err the code that a runtime acts on.
 func cniError(err error) error {

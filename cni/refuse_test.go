@@ -24,6 +24,8 @@ func TestDelAfterARefusedAdd(t *testing.T) {
 	n.apply(policy{name: "tcx", sel: everybody, symbol: "read_ifindex", at: tcxHost})
 	first, second := newPod(t, "pod", "lprfd0", "1.1.0"), newPod(t, "pod", "lprfd1", "1.1.0")
 	n.mustAdd(first)
+	n.mustAdd(first) // once more: nothing twice
+	n.wantState(1, 0, 1)
 	if _, err := n.add(second); err == nil || !strings.Contains(err.Error(), "still runs") {
 		t.Fatalf("got %v", err)
 	}
@@ -149,5 +151,47 @@ func TestErrorCodes(t *testing.T) {
 	}
 	if cniError(nil) != nil {
 		t.Error("an error out of nothing")
+	}
+}
+
+// CHECK for an id in another namespace is not answered for the one that is recorded;
+// and where no policy wants anything, it has nothing to look at.
+func TestCheckLooksAtTheNamespace(t *testing.T) {
+	n := newNode(t)
+	n.apply(policy{name: "tcx", sel: everybody, symbol: "read_ifindex", at: tcxHost})
+	first, second := newPod(t, "pod", "lpckn0", "1.1.0"), newPod(t, "pod", "lpckn1", "1.1.0")
+	n.mustAdd(first)
+	if err := n.Check(second.cmd(t)); code(t, err) != CodeDrift || !strings.Contains(err.Error(), "another network namespace") {
+		t.Errorf("got %v", err)
+	}
+	n.apply(policy{name: "cgroup", sel: everybody, symbol: "connect4", at: specs.Attachment{Hook: "cgroup/connect4"}})
+	cmd := first.cmd(t)
+	cmd.Netns = "/gone"
+	if err := n.Check(cmd); err != nil {
+		t.Errorf("without policies: %v", err)
+	}
+}
+
+func TestIdentity(t *testing.T) {
+	args := "IgnoreUnknown=1;K8S_POD_NAMESPACE=ns;K8S_POD_NAME=name;broken"
+	for caller, want := range map[specs.Caller]specs.Identity{
+		specs.CallerContainerd: {Pod: "name", Namespace: "ns"},
+		specs.CallerNone:       {Pod: "name", Namespace: "ns"},
+		specs.CallerPodman:     {Container: "name"}, // it knows no pods
+	} {
+		conf := &Conf{Caller: caller}
+		conf.Name = "net"
+		got := identity(conf, "id", args)
+		if got.Container != want.Container || got.Pod != want.Pod || got.Namespace != want.Namespace ||
+			got.ContainerID != "id" || got.SandboxID != "id" || got.Network != "net" || got.Caller != caller {
+			t.Errorf("%s: %+v", caller, got)
+		}
+	}
+}
+
+func TestConfigurationIsBounded(t *testing.T) {
+	_, err := parse([]byte(`{"name":"net","x":"` + strings.Repeat("y", maxConf) + `"}`))
+	if err == nil || code(t, err) != types.ErrDecodingFailure || !strings.Contains(err.Error(), "larger than") {
+		t.Errorf("got %.100v", err)
 	}
 }

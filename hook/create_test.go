@@ -179,6 +179,20 @@ func TestAllowIsNeverHalf(t *testing.T) {
 	}
 }
 
+// The same if only its last kind of target is missing.
+func TestAllowIsNeverHalfOfTwoTargets(t *testing.T) {
+	bpftest.NeedKernel(t, 6, 4, "netfilter links")
+	filter := specs.Attachment{Name: "connect4", Hook: specs.HookNetfilter, Netfilter: &specs.Netfilter{Family: "ipv4", Hook: "input", Priority: 10}}
+	n := newNode(t, allow("half", filter, tcxHost), deny("guard", connect))
+	c := newContainer(t, "web", "")
+	n.must(CreateRuntime, c)
+	n.wantEntries(1)
+	n.apply(deny("filter", filter))
+	n.must(CreateRuntime, c)
+	n.must(CreateRuntime, c) // once only
+	n.wantEntries(2)         // nothing of the policies that are no more
+}
+
 func TestWithoutPolicies(t *testing.T) {
 	for _, tc := range []struct {
 		name string

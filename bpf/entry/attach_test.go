@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/linkpin/linkpin/bpf/pin"
+	"github.com/linkpin/linkpin/bpf/target"
 	"github.com/linkpin/linkpin/specs"
 )
 
@@ -196,5 +197,18 @@ func TestEverythingIsReadOnce(t *testing.T) {
 	}
 	if read != 1 || objects != 1 {
 		t.Errorf("%d plans and %d objects read, want 1 and 1", read, objects)
+	}
+}
+
+// What CNI was called for names the interface in the record of a namespace program,
+// and fills none of its holes: the hook would have nothing to fill them with.
+func TestValuesOfANamespaceProgram(t *testing.T) {
+	w := Want{Kind: specs.TargetInterface, Interface: &target.Interface{Device: target.Device{Index: 7}}}
+	if v := values(&Subject{}, w); v.Ifindex != 7 {
+		t.Errorf("interface: ifindex %d, want 7", v.Ifindex)
+	}
+	w.Kind = specs.TargetNetns
+	if v := values(&Subject{}, w); v.Ifindex != 0 {
+		t.Errorf("namespace: ifindex %d, want none", v.Ifindex)
 	}
 }

@@ -352,3 +352,18 @@ func TestOn(t *testing.T) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 }
+
+// Without a cgroup it is the process that counts; another one with its pid is none.
+func TestProcessTellsTheEnd(t *testing.T) {
+	f := newFixture(t, plans{"cg": plan(t, "cg")})
+	c := newContainer(t, "web")
+	for _, tc := range []struct {
+		change uint64
+		ended  bool
+	}{{0, false}, {1, true}} {
+		rec := &pin.Record{PID: c.pid, Start: uint64(c.sub.Start) - tc.change}
+		if ended, err := f.containerEnded(rec); err != nil || ended != tc.ended {
+			t.Errorf("start time %d less: ended %v, %v", tc.change, ended, err)
+		}
+	}
+}

@@ -298,6 +298,29 @@ func TestCovered(t *testing.T) {
 		t.Errorf("warnings: %v", f.warnings)
 	}
 
+	// What can't be mended must not take along what is left.
+	kept := f.Plans
+	f.Plans = plans{}
+	withLink(t, e.LinkPath("landing"), func(*attach.Link) error { remove(t, e.LinkPath("landing")); return nil })
+	bpftest.Eventually(t, "the program is gone", func() error {
+		if p, err := ebpf.NewProgramFromID(ebpf.ProgramID(after.Record.Programs[1].ProgramID)); err == nil {
+			p.Close()
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	l := f.lock(t, pin.Sandbox(s.sub.Sandbox))
+	if covered, err := f.Covered(context.Background(), place); covered || err == nil {
+		t.Errorf("covered %v, %v", covered, err)
+	}
+	if err := l.Release(); err != nil {
+		t.Fatal(err)
+	}
+	if item, ok := f.Look(place); !ok || item.Links[0].Info.State != attach.Live {
+		t.Errorf("the other link: %+v", item)
+	}
+	f.Plans = kept
+
 	// The interface is made again, with the same name.
 	bpftest.Veth(t, s.ns, "lpcov1", "tmp0")
 	s.ns.Do(t, func() {

@@ -87,6 +87,46 @@ func TestAnswerFromAnotherSocket(t *testing.T) {
 	})
 }
 
+// TestFlowAtCall: a flow lets a datagram socket name whom it answers, unless he is
+// denied. It never lets a connection be opened.
+func TestFlowAtCall(t *testing.T) {
+	const port = 8005
+	c, l := newContainer(t), listen(t, bpftest.HostIPv4)
+	e := loadEgressTest(t, setup{})
+	c.protectCgroup(t, e)
+	var cookie uint64
+	f := c.outside(t, l.addr)
+	c.ns.Do(t, func() {
+		var err error
+		if cookie, err = unix.GetsockoptUint64(int(f.Fd()), unix.SOL_SOCKET, unix.SO_NETNS_COOKIE); err != nil {
+			t.Error(err)
+		}
+	})
+	flow := egressFlow{Remote: l.addr.Addr().As16(), RemotePort: l.addr.Port(), LocalPort: port, Proto: protoUDP, Netns: cookie}
+	if err := e.FlowsOther.Put(flow, monotonic(t)); err != nil {
+		t.Fatal(err)
+	}
+	flow.Proto = protoTCP
+	if err := e.FlowsTcp.Put(flow, monotonic(t)); err != nil {
+		t.Fatal(err)
+	}
+	for do, want := range map[string]error{"sendto udp": nil, "connect udp": nil, "connect tcp": unix.EPERM} {
+		if err := c.do(t, order{Do: do, Local: port, To: l.addr}); !errors.Is(err, want) {
+			t.Errorf("%s: %v, want %v", do, err, want)
+		}
+	}
+	e.event(t) // of the connection
+	fill(t, e.Deny, lists{bpftest.HostIPv4 + "/32": everything})
+	for _, do := range []string{"sendto udp", "connect udp"} {
+		if err := c.do(t, order{Do: do, Local: port, To: l.addr}); !errors.Is(err, unix.EPERM) {
+			t.Errorf("%s, denied: %v, want EPERM", do, err)
+		}
+		if ev, _ := e.event(t); ev.Place != egressPlaceAtCall || ev.Reason != denied {
+			t.Errorf("%s, denied: event %+v", do, ev)
+		}
+	}
+}
+
 // TestNoRepliesAtAll: without allow_replies nobody gets an answer.
 func TestNoRepliesAtAll(t *testing.T) {
 	const port = 8002

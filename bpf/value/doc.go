@@ -35,12 +35,14 @@
 // Numbers are stored in network order where the type's chain of typedefs has
 // __be16, __be32, __be64, in_port_t or in_addr_t, or where the field's name says
 // so (port_be, be_port, port_be16, port_nbo). The number in the policy is in host
-// order. Pointers, flexible arrays and functions take no value.
+// order. Pointers take nothing but hex:…, arrays without a length nothing at all.
 //
 // # Decoding
 //
 // Decode uses the same notation, so Encode(Decode(x)) is x, except for padding.
-// What an integer is shown as depends on its type and its field's name only,
-// never on the value, with two exceptions: an enum or protocol number without a
-// name is a number, and bytes that the type has no notation for are `hex:`.
+// Of a union it shows the member that covers most. What an integer is shown as
+// depends on its type and its field's name (saddr, ip6, in6_addr, proto), never on
+// the value, with two exceptions: an enum or protocol number without a name is a
+// number, and bytes that the type has no notation for are hex:…. Arrays of
+// one-byte integers other than char are hex:… too, or an address.
 package value

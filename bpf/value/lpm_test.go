@@ -36,6 +36,7 @@ var (
 	lpmPair    = structOf("pair", member("prefixlen", typeU32), member("a", typeU32), member("b", typeU32))
 	lpmBits    = structOf("bits", member("prefixlen", typeU32), bitMember("x", typeU32, 8), bitMember("y", typeU32, 8), member("ip", typeU32))
 	lpmShown   = structOf("key_addr", member("prefixlen", typeU32), member("a", typeU32), member("b", typeU32), member("c", typeU32))
+	lpmWhole   = structOf("whole", member("lpm", lpm4))
 	lpmAfter   = structOf("after", member("prefixlen", typeU32), member("ip", typeU32), member("rest", typeU32))
 )
 
@@ -76,6 +77,7 @@ func TestPrefixes(t *testing.T) {
 		{lpmText, 0, "{prefixlen: 8, prefix: 'ab'}", cat(u32(8), []byte("ab\x00\x00\x00\x00\x00\x00")), `{"prefixlen":8,"prefix":"ab"}`},
 		{lpmPorts, 0, "{prefixlen: 16, sport: 80}", cat(u32(16), u16(80), u16(0)), `{"prefixlen":16,"sport":80,"dport":0}`},
 		{lpmLast, 0, "{prefix: 10.0.0.0/8, id: 1}", cat(u32(32+104), u32(1), ip16(10, 0, 0, 0)), `{"prefix":"10.0.0.0/8","id":1}`},
+		{lpmWhole, 0, "10.0.0.0/8", cat(u32(8), []byte{10, 0, 0, 0}), `"10.0.0.0/8"`},
 		{lpmBoth, 0, "{prefix: 10.0.0.0/8}", cat(u32(8), []byte{10, 0, 0, 0}, make([]byte, 16)), ""},
 		{lpmBoth, 0, "{prefix: '2001:db8::/32'}", cat(u32(64), make([]byte, 4), v6), ""},
 		{lpmTwo, 0, "{prefix: '2001:db8::/32'}", cat(u32(128+32), make([]byte, 16), v6), `{"prefix":"2001:db8::/32","a":"hex:00000000000000000000000000000000"}`},

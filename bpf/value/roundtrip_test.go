@@ -203,7 +203,7 @@ func TestRoundTrip(t *testing.T) {
 func TestKeyRoundTrip(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
 	keys := []btf.Type{lpm4, lpm6, lpmRule, lpmCache, lpmNested, lpmSpread, lpmPadded, lpmPrefix4, lpmText, lpmPorts, lpmLast, lpmAfter,
-		lpmBoth, lpmTwo, lpmPair, lpmBits, lpmShown}
+		lpmBoth, lpmTwo, lpmPair, lpmBits, lpmShown, lpmWhole}
 	for i := range 6000 {
 		typ := keys[i%len(keys)]
 		if i%2 == 0 {

@@ -35,9 +35,23 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	if err == nil {
 		h := hook.Hook{Stage: stage, Caller: caller, State: stdin, Warn: log.warn}
 		err = h.Run(context.Background())
+	} else {
+		drain(stdin)
 	}
 	if err != nil {
 		log.fail(err)
 	}
 	return fault.ExitCode(err)
+}
+
+// drain reads what a runtime has written: crun 1.8 dies of SIGPIPE if a hook ends
+// before it has read its state, and what the hook had to say would be lost. It does
+// not wait for a person at a terminal.
+func drain(stdin io.Reader) {
+	if f, ok := stdin.(*os.File); ok {
+		if st, err := f.Stat(); err != nil || st.Mode()&os.ModeNamedPipe == 0 {
+			return
+		}
+	}
+	_, _ = io.Copy(io.Discard, io.LimitReader(stdin, 1<<20)) // the usage error is what matters
 }

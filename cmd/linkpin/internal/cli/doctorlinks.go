@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"runtime"
 	"strings"
 	"time"
@@ -171,8 +170,9 @@ func loadTrivial(hook specs.Hook) (*ebpf.Program, error) {
 
 // scratchCgroup makes an empty cgroup.
 func scratchCgroup(mount string) (c *target.Cgroup, remove func() error, err error) {
-	dir := filepath.Join(mount, fmt.Sprintf("linkpin-doctor-%d", os.Getpid()))
-	if err := os.Mkdir(dir, 0o700); err != nil {
+	// The pid alone is no name: process namespaces share the hierarchy.
+	dir, err := os.MkdirTemp(mount, fmt.Sprintf("linkpin-doctor-%d-", os.Getpid()))
+	if err != nil {
 		return nil, nil, err
 	}
 	var st unix.Stat_t

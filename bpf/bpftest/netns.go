@@ -6,10 +6,10 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"runtime"
 	"syscall"
 	"testing"
 
+	"github.com/containernetworking/plugins/pkg/ns"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -49,13 +49,13 @@ func startNS(t testing.TB, cmd *exec.Cmd) *NS {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { f.Close() })
-	ns := &NS{pid: cmd.Process.Pid, file: f}
-	ns.Do(t, func() {
+	n := &NS{pid: cmd.Process.Pid, file: f}
+	n.Do(t, func() {
 		if err := loopbackUp(); err != nil {
 			t.Error(err)
 		}
 	})
-	return ns
+	return n
 }
 
 // PID returns the process that holds the namespace.
@@ -77,29 +77,11 @@ func (n *NS) Kill(t testing.TB) {
 // Do runs fn on a thread inside the namespace. fn must not call t.Fatal.
 func (n *NS) Do(t testing.TB, fn func()) {
 	t.Helper()
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		own, err := os.Open("/proc/thread-self/ns/net")
-		if err != nil {
-			done <- err
-			return
-		}
-		defer own.Close()
-		if err := unix.Setns(int(n.file.Fd()), unix.CLONE_NEWNET); err != nil {
-			done <- os.NewSyscallError("setns", err)
-			return
-		}
+	err := ns.WithNetNSPath(n.Path(), func(ns.NetNS) error {
 		fn()
-		// Ending the thread instead would not do: the runtime can't end the main
-		// one, and keeps it in the namespace for ever.
-		err = unix.Setns(int(own.Fd()), unix.CLONE_NEWNET)
-		if err == nil {
-			runtime.UnlockOSThread()
-		}
-		done <- os.NewSyscallError("setns", err)
-	}()
-	if err := <-done; err != nil {
+		return nil
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
 }
@@ -113,13 +95,13 @@ const (
 )
 
 // Veth makes a veth pair: host in the test's namespace with HostIPv4/24 and
-// HostIPv6/64, ctr in ns with CtrIPv4 and CtrIPv6. Both ends are up.
-func Veth(t testing.TB, ns *NS, host, ctr string) {
+// HostIPv6/64, ctr inside with CtrIPv4 and CtrIPv6. Both ends are up.
+func Veth(t testing.TB, inside *NS, host, ctr string) {
 	t.Helper()
 	veth := &netlink.Veth{
 		LinkAttrs:     netlink.LinkAttrs{Name: host},
 		PeerName:      ctr,
-		PeerNamespace: netlink.NsFd(int(ns.file.Fd())),
+		PeerNamespace: netlink.NsFd(int(inside.file.Fd())),
 	}
 	if err := netlink.LinkAdd(veth); err != nil {
 		t.Fatalf("veth %s: %v", host, err)
@@ -133,7 +115,7 @@ func Veth(t testing.TB, ns *NS, host, ctr string) {
 	if err := configure(host, HostIPv4+"/24", HostIPv6+"/64"); err != nil {
 		t.Fatal(err)
 	}
-	ns.Do(t, func() {
+	inside.Do(t, func() {
 		if err := configure(ctr, CtrIPv4+"/24", CtrIPv6+"/64"); err != nil {
 			t.Error(err)
 		}

@@ -30,7 +30,7 @@ func (w *preparer) attachment(o *object, symbol string, spec *ebpf.ProgramSpec, 
 	}
 	switch a.Hook.Target() {
 	case specs.TargetInterface:
-		w.interfaceAttachment(&a, pa)
+		w.interfaceAttachment(o, &a, pa)
 	case specs.TargetCgroup, specs.TargetNetns:
 		if a.Hook.Target() == specs.TargetCgroup && spec.Type == ebpf.CGroupSKB && pa.Attach == "" {
 			a.Direction = "" // it is in the hook
@@ -91,9 +91,14 @@ func seenBy(h specs.Hook, side specs.Side) specs.Direction {
 }
 
 // interfaceAttachment settles the side. With a direction alone it is found for
-// each interface, when a container is attached.
-func (w *preparer) interfaceAttachment(a *specs.Attachment, pa policy.Attachment) {
+// each interface, when a container is attached. A built-in program stands in the
+// section of the container's side, and that is only its direction: on the host's
+// side, which it takes where there is one, not even a packet socket that bypasses
+// queueing gets past it.
+func (w *preparer) interfaceAttachment(o *object, a *specs.Attachment, pa policy.Attachment) {
 	switch {
+	case o.builtin && a.Side == specs.SideAuto && a.Direction == "" && pa.Attach == "":
+		a.Direction = seenBy(a.Hook, specs.SideContainer)
 	case a.Side == specs.SideAuto && a.Direction == "":
 		a.Side = specs.SideContainer
 	case a.Side != specs.SideAuto && a.Direction != "" && seenBy(a.Hook, a.Side) != a.Direction:

@@ -31,13 +31,14 @@ const maxObject = 16 << 20
 
 // object is one eBPF object of the policy.
 type object struct {
-	name   string
-	pos    policy.Pos
-	origin string
-	sum    string
-	data   []byte
-	spec   *ebpf.CollectionSpec
-	kernel map[string]bool // variables that the kernel or the loader fills (.kconfig, .ksyms)
+	name    string
+	pos     policy.Pos
+	origin  string
+	builtin bool
+	sum     string
+	data    []byte
+	spec    *ebpf.CollectionSpec
+	kernel  map[string]bool // variables that the kernel or the loader fills (.kconfig, .ksyms)
 }
 
 // key is a name as the plan writes it: qualified where objects have names.
@@ -58,7 +59,7 @@ func (w *preparer) readObjects() {
 		o := &object{name: po.Name, pos: po.Pos}
 		var err error
 		if po.Builtin != "" {
-			o.origin = "builtin:" + po.Builtin
+			o.origin, o.builtin = "builtin:"+po.Builtin, true
 			o.data, err = w.o.Builtin(po.Builtin)
 		} else {
 			o.origin = filepath.Join(w.o.Dir, po.File)

@@ -184,3 +184,22 @@ func TestNothingAttached(t *testing.T) {
 	_, err := prepare(t, "object: {file: wild.bpf.o}\nmaps: {calls: {maxEntries: 2, programs: {0: wild, 1: tame}}}\n")
 	wantErrors(t, err, []string{"p.yaml:1", "no program of the policy is attached; attach at least one of tame and wild"})
 }
+
+// A built-in program keeps its direction, on the side where nothing gets past it.
+func TestBuiltinProgramsGoByDirection(t *testing.T) {
+	p := must(t, "object: {builtin: egress}\n")
+	seen := map[string]specs.Direction{}
+	for _, prog := range p.Plan.Programs {
+		for _, a := range prog.Attachments {
+			if a.Hook.Target() == specs.TargetInterface {
+				seen[a.Name] = a.Direction
+				if a.Side != specs.SideAuto {
+					t.Errorf("%s is bound to the %s's side", a.Name, a.Side)
+				}
+			}
+		}
+	}
+	if seen["from_container"] != specs.FromContainer || seen["to_container"] != specs.ToContainer {
+		t.Errorf("directions %v", seen)
+	}
+}

@@ -7,6 +7,8 @@ import (
 
 	"github.com/containernetworking/cni/pkg/types"
 
+	"github.com/linkpin/linkpin/bpf/attach"
+	"github.com/linkpin/linkpin/bpf/load"
 	"github.com/linkpin/linkpin/bpf/pin"
 	"github.com/linkpin/linkpin/bpf/target"
 	"github.com/linkpin/linkpin/specs/applied"
@@ -39,7 +41,8 @@ func cniError(err error) error {
 		code = types.ErrUnknownContainer
 	case errors.Is(err, applied.ErrMissing), errors.Is(err, applied.ErrDamaged):
 		code = CodeNoPolicies
-	case errors.Is(err, pin.ErrNoBPFFS), errors.Is(err, pin.ErrReadOnly), errors.Is(err, pin.ErrForeign):
+	case errors.Is(err, pin.ErrNoBPFFS), errors.Is(err, pin.ErrReadOnly), errors.Is(err, pin.ErrForeign),
+		errors.Is(err, attach.ErrUnsupported), errors.Is(err, load.ErrUnsupported):
 		code = CodeUnavailable
 	}
 	return types.NewError(code, "linkpin: "+fault.OneLine(err.Error()), "")

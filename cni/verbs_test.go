@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 
@@ -252,6 +254,23 @@ func TestCheckFindsDrift(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, "severed"},
+		{"replaced by another program", func(t *testing.T, path string) {
+			other, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+				Type: ebpf.SchedCLS, License: "MIT", Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()},
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer other.Close()
+			l, err := attach.OpenPinned(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close()
+			if err := l.Update(other); err != nil {
+				t.Fatal(err)
+			}
+		}, "program"},
 		{"unpinned", func(t *testing.T, path string) {
 			if err := os.Remove(path); err != nil {
 				t.Fatal(err)
@@ -274,8 +293,8 @@ func TestCheckFindsDrift(t *testing.T) {
 			}
 			tc.steal(t, e.LinkPath("read_ifindex"))
 			err = n.Check(p.cmd(t))
-			if err == nil || code(t, err) != CodeDrift {
-				t.Fatalf("got %v, want code %d", err, CodeDrift)
+			if err == nil || code(t, err) != CodeDrift || !strings.Contains(err.Error(), tc.say) {
+				t.Fatalf("got %v, want code %d and %q", err, CodeDrift, tc.say)
 			}
 		})
 	}

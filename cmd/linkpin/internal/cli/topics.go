@@ -16,7 +16,7 @@ func exitCodesTopic() *cobra.Command {
 	return &cobra.Command{
 		Use:   "exit-codes",
 		Short: "What the exit codes of all linkpin commands mean",
-		Long: `Exit codes of linkpin, linkpin-hook and linkpin-cni:
+		Long: `Exit codes of linkpin and linkpin-hook:
 
   0   done; for verify: everything is in order, or was mended
   1   refused or failed; for verify: something is not as it should be; for doctor:

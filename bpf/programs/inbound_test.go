@@ -67,7 +67,7 @@ func TestServers(t *testing.T) {
 }
 
 // TestAnswerFromAnotherSocket: the reply rule is about ports, not about sockets, and
-// lets nobody call back. The interface program can't tell the last by the call.
+// lets nobody call back.
 func TestAnswerFromAnotherSocket(t *testing.T) {
 	const port = 8001
 	eachFamily(t, bpftest.CtrIPv4, bpftest.CtrIPv6, func(t *testing.T, addr string) {

@@ -11,8 +11,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-
-	"github.com/linkpin/linkpin/specs"
 )
 
 //go:generate go tool bpf2go -target bpfel -type event -type rule -type reason -type place -type ip_proto egress c/egress.c -- -mcpu=v3 -Wall -Werror -idirafter /usr/include/x86_64-linux-gnu -idirafter /usr/include/aarch64-linux-gnu
@@ -34,19 +32,4 @@ func Object(name string) ([]byte, error) {
 		return bytes.Clone(_MeterBytes), nil
 	}
 	return nil, fmt.Errorf("%q: %w", name, ErrUnknown)
-}
-
-// Directions returns the programs of a built-in object that belong to interfaces,
-// and which packets each must see. Where a policy does not say where they go, they
-// go there, on the host's side of an interface if it has one: their ELF sections
-// would put them on the container's side, where a packet socket can get around them
-// (PACKET_QDISC_BYPASS). It is nil for objects that have none.
-func Directions(name string) map[string]specs.Direction {
-	if name != "egress" {
-		return nil
-	}
-	return map[string]specs.Direction{
-		egressProgFromContainer: specs.FromContainer,
-		egressProgToContainer:   specs.ToContainer,
-	}
 }

@@ -16,7 +16,6 @@ import (
 	"github.com/cilium/ebpf/link"
 
 	"github.com/linkpin/linkpin/bpf/bpftest"
-	"github.com/linkpin/linkpin/specs"
 )
 
 func spec(t *testing.T, name string) *ebpf.CollectionSpec {
@@ -97,14 +96,6 @@ func TestInterface(t *testing.T) {
 		if got := slices.Sorted(maps.Keys(s.Variables)); !slices.Equal(got, want.variables) {
 			t.Errorf("%s: variables %q, want %q", name, got, want.variables)
 		}
-		for symbol, direction := range Directions(name) {
-			if h := specs.Hook(s.Programs[symbol].SectionName); h.Target() != specs.TargetInterface || direction == "" {
-				t.Errorf("%s: %s has direction %q and section %q", name, symbol, direction, h)
-			}
-		}
-	}
-	if len(Directions("egress")) != 2 || Directions("meter") != nil {
-		t.Errorf("directions: egress %v, meter %v", Directions("egress"), Directions("meter"))
 	}
 }
 

@@ -7,9 +7,9 @@
  * raw sockets too. The interface sees what no cgroup program does: packet sockets,
  * tunnels, sockets that were made outside and inherited.
  *
- * What is on loopback passes; then the deny list, the allow list, answers to what
- * came from outside, and default_deny decide, in this order. docs/policies.md is
- * the reference.
+ * What is on loopback or keeps the link up passes; then the deny list, default_deny,
+ * the allow list and answers to what came from outside decide, in this order.
+ * docs/policies.md is the reference.
  */
 #include "denied.h"
 #include "packet.h"
@@ -31,8 +31,8 @@ struct {
 } socket_netns SEC(".maps");
 
 /*
- * Programs that see packets can't ask for the namespace (before kernel 6.15). bind
- * comes early enough, and for the sockets within MPTCP sockets too, which
+ * Programs that see packets can't ask for the namespace on most kernels. bind comes
+ * early enough, and for the sockets within MPTCP sockets too, which
  * cgroup/sock_create does not see.
  */
 static __always_inline int note_netns(struct bpf_sock *sk)
@@ -210,9 +210,9 @@ int skb_ingress(struct __sk_buff *skb)
 }
 
 /*
- * What the container sends. The sections of this program and the next are right for
- * the container's own end of an interface; the host's end, where they are swapped,
- * is the better place (docs/policies.md). A policy that gives a direction has both.
+ * What the container sends. The sections of this program and the next are those of
+ * the container's own end of an interface. linkpin takes the direction from them and
+ * prefers the host's end, where they are swapped (docs/policies.md).
  */
 SEC("tcx/egress")
 int from_container(struct __sk_buff *skb)

@@ -265,5 +265,3 @@ func (s *Session) publish(sub *Subject, b *built) (err error) {
 	b.published = err == nil
 	return err
 }
-
-func now() time.Time { return time.Now().UTC() }

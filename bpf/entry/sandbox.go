@@ -143,18 +143,14 @@ func (s *Session) makeRoom(sub *Subject) error {
 // made anew. The sandbox's lock must be held.
 func (s *Session) Covered(ctx context.Context, places ...pin.Place) (bool, error) {
 	for _, p := range places {
-		e, err := s.Root.Entry(p)
+		e, rec, err := s.open(p)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
 			return false, err
 		}
-		rec, err := e.Record()
-		if err != nil {
-			return false, err
-		}
-		if allLive(e, &rec) {
+		if allLive(e, rec) {
 			return true, nil
 		}
 		mended, lost := s.mend(ctx, p)

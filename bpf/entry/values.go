@@ -56,7 +56,6 @@ func (s *Session) record(sub *Subject, b *built) pin.Record {
 		PID:        sub.PID,
 		Start:      uint64(sub.Start),
 		Sandbox:    sub.Sandbox,
-		Created:    now(),
 	}
 	rec.Identity.Annotations = optIn(sub.Identity.Annotations)
 	if c := sub.Cgroup; c != nil {

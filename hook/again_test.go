@@ -53,6 +53,47 @@ func TestPrestartAndCreateRuntime(t *testing.T) {
 	}
 }
 
+// A container may have several hooks of ours: that of its runtime, and one for each
+// device that it was given. Each brings its own policies and leaves the others'.
+func TestSeveralHooks(t *testing.T) {
+	asked := deny("asked", connect)
+	asked.sel = specs.Select{OptIn: true}
+	other := asked
+	other.name = "other"
+	n := newNode(t, deny("all", connect, tcxHost), asked, other)
+	c := newContainer(t, "web", "lphsev0")
+	request := func(names ...string) {
+		t.Helper()
+		n.hook.Requests = names
+		n.must(CreateRuntime, c)
+	}
+	request("asked")
+	c.wantPrograms(t, 1, 0)
+	request()
+	c.wantPrograms(t, 2, 1)
+	request("other")
+	c.wantPrograms(t, 3, 1)
+	n.wantEntries(4)
+	request("asked", "other")
+	c.wantPrograms(t, 3, 1)
+
+	// A policy that this very call selects is made anew when it has changed.
+	other.comment = "changed"
+	n.apply(deny("all", connect, tcxHost), asked, other)
+	request("other")
+	c.wantPrograms(t, 3, 1)
+	n.wantEntries(4)
+
+	n.hook.Requests = []string{"all"}
+	if err := n.create(c); err == nil {
+		t.Error("a device gave a policy that is not optIn")
+	}
+	n.hook.Requests = []string{"other"}
+	c.kill(t)
+	n.must(Poststop, c)
+	n.wantEntries(0)
+}
+
 // A failure leaves what an earlier call made.
 func TestFailureKeepsWhatWasThere(t *testing.T) {
 	n := newNode(t, deny("all", connect, tcxHost))

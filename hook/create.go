@@ -80,7 +80,10 @@ func (c *creation) attachLocked(ctx context.Context) error {
 		return err
 	}
 	defer c.release(lock)
-	digests := make(map[string]string, len(c.chosen))
+	digests := map[string]string{}
+	for _, p := range c.set.Policies() {
+		digests[p.Name] = ""
+	}
 	for _, p := range c.chosen {
 		digests[p.Name] = p.Digest
 	}

@@ -31,13 +31,16 @@ const (
 // Hook is one invocation. The zero value of every root means the real place; they
 // are set by tests only, never from the environment or an annotation.
 type Hook struct {
-	Stage   Stage
-	Caller  specs.Caller
-	State   io.Reader // the container's state (runtime-spec, runtime.md, "State")
-	BPFFS   pin.Options
-	Roots   target.Roots
-	Applied applied.Options
-	Exempt  string // default applied.DefaultExempt
+	Stage  Stage
+	Caller specs.Caller
+	// Requests are the policies that the hook's arguments name: the container gets
+	// these and nothing else (see specs.Choose). They count at createRuntime only.
+	Requests []string
+	State    io.Reader // the container's state (runtime-spec, runtime.md, "State")
+	BPFFS    pin.Options
+	Roots    target.Roots
+	Applied  applied.Options
+	Exempt   string // default applied.DefaultExempt
 	// Warn takes what went wrong without failing the hook; it may be nil.
 	Warn func(error)
 }

@@ -41,6 +41,7 @@ func (h *Hook) create(ctx context.Context, st *oci.State, bundle string) error {
 		return stateError("has no pid", nil)
 	}
 	id := identify(h.Caller, st)
+	id.Requests = h.Requests
 	set, chosen, err := entry.Selection{
 		Applied: h.Applied, Exempt: h.Exempt, Object: "container " + st.ID, Warn: h.Warn,
 	}.Choose(id)

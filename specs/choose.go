@@ -30,29 +30,48 @@ type Candidate struct {
 // container may not ask for is an error (*fault.Error): who asked for protection
 // and can't get it must not start. A CNI plugin knows no container names, so
 // there a condition on them is left to the hook, which sees every container.
+//
+// If id has Requests, it gets these and nothing else, and the same rules hold for
+// them: whatever selects the container by itself, or by its annotations, belongs to
+// the hook that knows who it is.
 func Choose(id Identity, candidates []Candidate) ([]Candidate, error) {
 	for _, c := range candidates {
 		if err := c.Select.check(); err != nil {
 			return nil, fault.New("policy "+c.Name, err, "run `linkpin policy apply`").WithExit(fault.ExitConfig)
 		}
 	}
-	wanted, err := parseOptIn(id.Annotations[OptInAnnotation])
-	if err != nil {
-		return nil, refuse(err, "give names of policies, separated by commas")
+	asked, wanted := fromAnnotation, id.Requests
+	if len(wanted) > 0 {
+		asked = fromArguments
+	} else {
+		var err error
+		if wanted, err = parseOptIn(id.Annotations[OptInAnnotation]); err != nil {
+			return nil, asked.refuse(err, "give names of policies, separated by commas")
+		}
 	}
 	for _, name := range wanted {
-		if err := mayAsk(id, name, candidates); err != nil {
+		if err := asked.mayAsk(id, name, candidates); err != nil {
 			return nil, err
 		}
 	}
 	var chosen []Candidate
 	for _, c := range candidates {
-		if (!c.Select.OptIn || slices.Contains(wanted, c.Name)) && c.Select.Match(id) {
+		named := slices.Contains(wanted, c.Name)
+		itself := !c.Select.OptIn && asked == fromAnnotation
+		if (named || itself) && c.Select.Match(id) {
 			chosen = append(chosen, c)
 		}
 	}
 	return chosen, nil
 }
+
+// request is where a container asks for policies, for messages.
+type request struct{ object, place string }
+
+var (
+	fromAnnotation = request{"annotation " + OptInAnnotation, "the annotation"}
+	fromArguments  = request{"argument --policy of the hook", "the devices that the container is given"}
+)
 
 // parseOptIn returns the names in the annotation, each once. A blank annotation
 // asks for nothing; templates write such.
@@ -81,27 +100,27 @@ func parseOptIn(annotation string) ([]string, error) {
 }
 
 // mayAsk returns an error unless id may ask for the policy of that name.
-func mayAsk(id Identity, name string, candidates []Candidate) error {
+func (r request) mayAsk(id Identity, name string, candidates []Candidate) error {
 	i := slices.IndexFunc(candidates, func(c Candidate) bool { return c.Name == name })
 	if i < 0 {
-		return refuse(errors.New("it asks for "+name+", and there is no such policy"),
+		return r.refuse(errors.New("it asks for "+name+", and there is no such policy"),
 			"ask for one that `linkpin policy list` shows as optIn")
 	}
 	s := candidates[i].Select
 	if !s.OptIn {
-		return refuse(errors.New("it asks for "+name+", which is not optIn and chooses its containers itself"),
-			"remove "+name+" from the annotation")
+		return r.refuse(errors.New("it asks for "+name+", which is not optIn and chooses its containers itself"),
+			"remove "+name+" from "+r.place)
 	}
 	if id.Network != "" && id.Container == "" {
 		s.Containers = nil
 	}
 	if !s.Match(id) {
-		return refuse(errors.New("it asks for "+name+", whose selector does not let this container ask"),
-			"remove "+name+" from the annotation, or widen the policy's `select`")
+		return r.refuse(errors.New("it asks for "+name+", whose selector does not let this container ask"),
+			"remove "+name+" from "+r.place+", or widen the policy's `select`")
 	}
 	return nil
 }
 
-func refuse(cause error, remedy string) error {
-	return fault.New("annotation "+OptInAnnotation, cause, remedy).WithExit(fault.ExitFailed)
+func (r request) refuse(cause error, remedy string) error {
+	return fault.New(r.object, cause, remedy).WithExit(fault.ExitFailed)
 }

@@ -90,6 +90,36 @@ func TestChoose(t *testing.T) {
 	}
 }
 
+// A call that is about named policies gives these, whatever else would select the
+// container, and by the same rules.
+func TestChooseRequests(t *testing.T) {
+	for _, tc := range []struct {
+		name     string
+		requests []string
+		want     []string
+		err      string
+	}{
+		{name: "in the candidates' order", requests: []string{"ask-any", "ask-prod"}, want: []string{"ask-prod", "ask-any"}},
+		{name: "unknown", requests: []string{"ask-any", "nope"}, err: "no such policy"},
+		{name: "not optIn", requests: []string{"zeta"}, err: "not optIn"},
+		{name: "not for this namespace", requests: []string{"ask-dev"}, err: "does not let this container ask"},
+		{name: "excluded", requests: []string{"ask-not-web"}, err: "does not let this container ask"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			id := web()
+			id.Requests = tc.requests
+			id.Annotations[specs.OptInAnnotation] = "ask-nginx, not a name"
+			got, err := specs.Choose(id, candidates())
+			switch {
+			case tc.err == "" && (err != nil || !slices.Equal(names(got), tc.want)):
+				t.Errorf("got %v, %v; want %v", names(got), err, tc.want)
+			case tc.err != "" && (err == nil || got != nil || !strings.Contains(err.Error(), tc.err) || !strings.Contains(err.Error(), "--policy") || strings.Contains(err.Error(), "annotation")):
+				t.Errorf("got %v and error %v, want one with %q", names(got), err, tc.err)
+			}
+		})
+	}
+}
+
 // A CNI plugin can't tell containers apart: what depends on their names is the
 // hook's, neither given nor refused.
 func TestChooseWithoutContainer(t *testing.T) {

@@ -35,4 +35,7 @@ type Identity struct {
 	SandboxID   string            `json:"sandboxId,omitempty"`   // CRI sandbox id
 	Network     string            `json:"network,omitempty"`     // CNI network name; empty in the OCI hook
 	Annotations map[string]string `json:"annotations,omitempty"` // of the container (hook) or the pod (CNI)
+	// Requests are the policies that the hook's own arguments name, as a CDI device
+	// does. Such a call is about them and nothing else.
+	Requests []string `json:"requests,omitempty"`
 }

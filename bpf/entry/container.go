@@ -28,8 +28,10 @@ const (
 // as digests says, with every link live; what else is recorded for it is taken
 // down, so that it can be made anew. Entries of a container that has ended are
 // retired; if one belongs to another container that still runs, the error wraps
-// ErrInUse. digests holds the digest of each policy that the container gets. The
-// container's lock must be held, and no sandbox's.
+// ErrInUse. digests holds the digest of each policy that the container gets, and ""
+// for the other applied policies: if one of these is in force, another hook in the
+// container's list has attached it a moment ago, and it stays. The container's lock
+// must be held, and no sandbox's.
 func (s *Session) ClaimContainer(ctx context.Context, key pin.Key, sub *Subject, digests map[string]string) (have map[string]bool, err error) {
 	places, err := s.Root.Entries(pin.Container(key))
 	if err != nil {
@@ -46,9 +48,12 @@ func (s *Session) ClaimContainer(ctx context.Context, key pin.Key, sub *Subject,
 		if err != nil {
 			return nil, err
 		}
-		if same && digests[rec.Policy] == rec.Digest && inForce(e, rec, sub) {
-			have[rec.Policy] = true
-			continue
+		if same {
+			digest, known := digests[rec.Policy]
+			if known && (digest == "" || digest == rec.Digest) && inForce(e, rec, sub) {
+				have[rec.Policy] = true
+				continue
+			}
 		}
 		if same {
 			if err := s.takeDown(e); err != nil {

@@ -2,7 +2,7 @@
 
 // Command linkpin-hook is linkpin's OCI runtime hook:
 //
-//	linkpin-hook createRuntime|prestart|poststop [--caller NAME]
+//	linkpin-hook createRuntime|prestart|poststop [--caller NAME] [--policy NAME]…
 //
 // It reads the container's state from standard input. Its exit codes are those of
 // package fault; the last line on standard error says what went wrong.
@@ -31,9 +31,9 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		return fault.ExitOK
 	}
 	log := logger{stderr: stderr}
-	stage, caller, err := parseArgs(args)
+	a, err := parseArgs(args)
 	if err == nil {
-		h := hook.Hook{Stage: stage, Caller: caller, State: stdin, Warn: log.warn}
+		h := hook.Hook{Stage: a.stage, Caller: a.caller, Requests: a.policies, State: stdin, Warn: log.warn}
 		err = h.Run(context.Background())
 	} else {
 		drain(stdin)

@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 	"testing"
 
@@ -20,6 +21,9 @@ func TestUsage(t *testing.T) {
 		{"createRuntime --caller", "--caller needs a name"},
 		{"createRuntime --caller docker", `unknown caller "docker"`},
 		{"createRuntime --state /x", `unexpected argument "--state"`},
+		{"createRuntime --policy", "--policy needs a name"},
+		{"createRuntime --policy=", `"" is not the name of a policy`},
+		{"createRuntime --policy a --policy ../b", `"../b" is not the name of a policy`},
 		{"--caller=podman", `unknown stage ""`},
 	} {
 		var stdout, stderr bytes.Buffer
@@ -32,10 +36,17 @@ func TestUsage(t *testing.T) {
 
 func TestStageAndCallerInAnyOrder(t *testing.T) {
 	for _, args := range []string{"poststop --caller podman", "--caller podman poststop", "--caller=podman poststop"} {
-		stage, caller, err := parseArgs(strings.Fields(args))
-		if err != nil || stage != "poststop" || caller != "podman" {
-			t.Errorf("%q: got %q, %q, %v", args, stage, caller, err)
+		a, err := parseArgs(strings.Fields(args))
+		if err != nil || a.stage != "poststop" || a.caller != "podman" || a.policies != nil {
+			t.Errorf("%q: got %+v, %v", args, a, err)
 		}
+	}
+}
+
+func TestPolicies(t *testing.T) {
+	a, err := parseArgs(strings.Fields("createRuntime --policy meter --caller cdi --policy=egress-web --policy meter"))
+	if err != nil || a.caller != "cdi" || !slices.Equal(a.policies, []string{"meter", "egress-web"}) {
+		t.Errorf("got %+v, %v", a, err)
 	}
 }
 

@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package change
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/linkpin/linkpin/specs/fault"
+)
+
+// ErrChanged means that a file is no longer what it was when the plan was made.
+var ErrChanged = errors.New("was changed by somebody else in the meantime")
+
+// temporary is how names of files begin that are not complete yet. No runtime reads
+// them: their names end in ".tmp".
+const temporary = ".linkpin-"
+
+// Lock keeps other installers of the host away until unlock is called. It must be
+// held from before a plan is made until it has been applied. It leaves nothing
+// behind: the lock is on the directory /etc itself. The error of a lock that is not
+// to be had in time wraps ctx's.
+func (h Host) Lock(ctx context.Context) (unlock func(), err error) {
+	real, err := h.Resolve("/etc")
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.Open(real)
+	if err != nil {
+		return nil, fault.New("/etc", err, "is --root the root directory of a host?")
+	}
+	for {
+		err := unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		switch {
+		case err == nil:
+			return func() { dir.Close() }, nil
+		case errors.Is(err, unix.EINTR):
+			continue
+		case !errors.Is(err, unix.EWOULDBLOCK):
+			dir.Close()
+			return nil, &os.PathError{Op: "flock", Path: real, Err: err}
+		}
+		select {
+		case <-ctx.Done():
+			dir.Close()
+			return nil, fault.New("/etc", fmt.Errorf("another linkpin install holds the lock: %w", context.Cause(ctx)), "wait for it to end")
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// Apply makes the changes in order. If one fails, those before it are undone and
+// nothing is left. Each file is replaced by one rename: whoever reads it sees the
+// old content or the new. A file that is not as it was when the plan was made is not
+// touched (ErrChanged).
+func (p *Plan) Apply(h Host) error {
+	for i, c := range p.Changes {
+		if err := h.make(c); err != nil {
+			remedy := remedyFor(err)
+			for _, done := range slices.Backward(p.Changes[:i]) {
+				if undo := h.undo(done); undo != nil {
+					err = fmt.Errorf("%w, and undoing the change of %s: %w", err, done.Path, undo)
+					remedy = "compare with --dry-run"
+				}
+			}
+			return fault.New(c.Path, err, remedy)
+		}
+	}
+	return nil
+}
+
+// remedyFor says what to do about the errors that file systems give.
+func remedyFor(err error) string {
+	switch {
+	case errors.Is(err, unix.EROFS):
+		return "the file system is read-only: remount it, or change the image it comes from with --root"
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+		return "make space and run it again; nothing was changed"
+	case errors.Is(err, ErrChanged):
+		return "run it again"
+	case errors.Is(err, fs.ErrPermission):
+		return "run it as root"
+	}
+	return "nothing was changed"
+}
+
+func (h Host) make(c Change) error {
+	real, err := h.Resolve(c.Path)
+	if err != nil {
+		return err
+	}
+	if c.removes() && c.Old.Mode.IsDir() {
+		return removeEmpty(real)
+	}
+	now, err := h.Read(c.Path)
+	if err != nil {
+		return err
+	}
+	if !now.same(c.Old) {
+		return ErrChanged
+	}
+	if c.removes() {
+		return remove(real)
+	}
+	return replace(real, c.New, c.Old, c.Mode)
+}
+
+// undo brings back what was there before a change that was made.
+func (h Host) undo(c Change) error {
+	real, err := h.Resolve(c.Path)
+	if err != nil {
+		return err
+	}
+	switch {
+	case c.Old.Mode.IsDir():
+		return os.MkdirAll(real, c.Old.Mode.Perm())
+	case c.Old.Missing:
+		return remove(real)
+	}
+	return replace(real, c.Old.Data, c.Old, c.Old.Mode.Perm())
+}
+
+func remove(real string) error {
+	if err := os.Remove(real); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(real))
+}
+
+// removeEmpty removes a directory. One that others use stays.
+func removeEmpty(real string) error {
+	err := unix.Rmdir(real)
+	if err == nil || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, unix.EEXIST) {
+		return nil
+	}
+	return &os.PathError{Op: "rmdir", Path: real, Err: err}
+}
+
+// replace writes a file beside real and renames it. The new file gets mode and
+// owner of the old one, or mode if there was none.
+func replace(real string, data []byte, old *File, mode fs.FileMode) (err error) {
+	dir := filepath.Dir(real)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	sweepTemporary(dir)
+	f, err := os.CreateTemp(dir, temporary+"*.tmp")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, f.Close(), os.Remove(f.Name()))
+		}
+	}()
+	if _, err := f.Write(data); err != nil {
+		return err
+	}
+	if old.Missing {
+		err = f.Chmod(mode)
+	} else {
+		err = errors.Join(f.Chown(old.UID, old.GID), f.Chmod(old.Mode.Perm()|mode&0o111))
+	}
+	if err != nil {
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), real); err != nil {
+		return err
+	}
+	return errors.Join(f.Close(), syncDir(dir))
+}
+
+// sweepTemporary removes what an installer that was killed has left. The host's lock
+// is held, so nobody else is writing.
+func sweepTemporary(dir string) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		if e.Type().IsRegular() && strings.HasPrefix(e.Name(), temporary) && strings.HasSuffix(e.Name(), ".tmp") {
+			_ = os.Remove(filepath.Join(dir, e.Name())) // the next one tries again
+		}
+	}
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if err := d.Sync(); err != nil && !errors.Is(err, unix.EINVAL) { // some file systems can't
+		return err
+	}
+	return nil
+}

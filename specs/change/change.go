@@ -90,12 +90,16 @@ func (p *Plan) Write(f *File, data []byte, mode fs.FileMode) {
 	p.Changes = append(p.Changes, Change{Path: f.Path, Old: f, New: data, Mode: mode})
 }
 
-// Remove plans the removal of a file that is there, or of a directory if it is
-// empty by then.
+// Remove plans the removal of a file that is there.
 func (p *Plan) Remove(f *File) {
 	if !f.Missing {
 		p.Changes = append(p.Changes, Change{Path: f.Path, Old: f})
 	}
+}
+
+// RemoveDir plans the removal of a directory, if it is empty by then.
+func (p *Plan) RemoveDir(path string) {
+	p.Changes = append(p.Changes, Change{Path: path, Old: &File{Path: path, Mode: fs.ModeDir | 0o755}})
 }
 
 // Note adds a line for the user. It is printed once.

@@ -29,7 +29,8 @@ func (p *Plan) Diff() string {
 		case binary(c.Old.Data) || binary(c.New):
 			fmt.Fprintf(&b, "binary %s → %s (%d → %d bytes)\n", oldName, newName, len(c.Old.Data), len(c.New))
 		default:
-			b.Write(diff.Diff(oldName, c.Old.Data, newName, c.New))
+			text := diff.Diff(oldName, c.Old.Data, newName, c.New)
+			b.Write(text[bytes.IndexByte(text, '\n')+1:]) // without the line "diff OLD NEW"
 		}
 	}
 	for _, n := range p.Notes {

@@ -21,14 +21,24 @@ func (h *Hook) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	rootless, err := h.rootless()
+	if err != nil {
+		return err
+	}
 	switch h.Stage {
 	case CreateRuntime, Prestart:
+		if rootless {
+			return h.createRootless(st)
+		}
 		bundle, err := resolveBundle(st)
 		if err != nil {
 			return err
 		}
 		return h.create(ctx, st, bundle)
 	case Poststop:
+		if rootless {
+			return nil // nothing was attached
+		}
 		return h.end(ctx, st)
 	}
 	return fault.Newf("stage "+string(h.Stage), "is not one at which linkpin works",

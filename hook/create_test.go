@@ -315,7 +315,7 @@ func TestRecheck(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer set.Close()
-	st, err := readState(strings.NewReader(`{"id":"web","bundle":"/"}`))
+	st, err := readState(strings.NewReader(`{"id":"web","bundle":"/"}`), stateTimeout)
 	if err != nil {
 		t.Fatal(err)
 	}

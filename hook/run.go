@@ -17,7 +17,7 @@ import (
 // Run does what the stage asks for. An error at createRuntime or prestart means
 // that the container must not start, and that nothing of it stays attached.
 func (h *Hook) Run(ctx context.Context) error {
-	st, err := readState(h.State)
+	st, err := readState(h.State, stateTimeout)
 	if err != nil {
 		return err
 	}

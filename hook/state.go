@@ -9,6 +9,7 @@ import (
 	"io"
 	"path/filepath"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	oci "github.com/opencontainers/runtime-spec/specs-go"
@@ -23,10 +24,30 @@ const (
 	maxID    = 1024    // bytes
 )
 
+// stateTimeout is how long a runtime may take to hand over the state.
+const stateTimeout = 5 * time.Second
+
 // readState reads a state leniently (unknown fields and versions are the
-// runtime's business) but within bounds.
-func readState(r io.Reader) (*oci.State, error) {
-	data, err := io.ReadAll(io.LimitReader(r, maxState+1))
+// runtime's business) but within bounds. A runtime that does not close its end of the
+// pipe is given up on after timeout; what reads on ends with the process.
+func readState(r io.Reader, timeout time.Duration) (*oci.State, error) {
+	type result struct {
+		data []byte
+		err  error
+	}
+	read := make(chan result, 1)
+	go func() {
+		data, err := io.ReadAll(io.LimitReader(r, maxState+1))
+		read <- result{data, err}
+	}()
+	var data []byte
+	var err error
+	select {
+	case got := <-read:
+		data, err = got.data, got.err
+	case <-time.After(timeout):
+		return nil, stateError(fmt.Sprintf("did not end within %s", timeout), nil)
+	}
 	switch {
 	case err != nil:
 		return nil, stateError("can't be read", err)

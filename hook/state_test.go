@@ -5,12 +5,16 @@ package hook
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/linkpin/linkpin/bpf/entry"
 	"github.com/linkpin/linkpin/specs"
+	"github.com/linkpin/linkpin/specs/change"
 	"github.com/linkpin/linkpin/specs/fault"
 
 	oci "github.com/opencontainers/runtime-spec/specs-go"
@@ -33,7 +37,7 @@ func TestReadStateRefuses(t *testing.T) {
 		"concatened": {`{"id":"a"}{"id":"b"}`, "is not valid JSON"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := readState(strings.NewReader(tc.state))
+			_, err := readState(strings.NewReader(tc.state), stateTimeout)
 			if !errors.Is(err, ErrState) || !strings.Contains(fmt.Sprint(err), tc.want) {
 				t.Fatalf("got %v, want %q", err, tc.want)
 			}
@@ -50,7 +54,7 @@ func TestReadStateRefuses(t *testing.T) {
 func TestReadStateAcceptsWhatRuntimesWrite(t *testing.T) {
 	for _, id := range []string{"a", "..", "a/b", "../../etc", "a.b.c", strings.Repeat("x", 300)} {
 		st, err := readState(strings.NewReader(fmt.Sprintf(
-			`{"ociVersion":"1.0","id":%q,"pid":7,"status":"creating","root":"/r","unknown":{"a":[1]},"bundle":"/b"}`, id)))
+			`{"ociVersion":"1.0","id":%q,"pid":7,"status":"creating","root":"/r","unknown":{"a":[1]},"bundle":"/b"}`, id)), stateTimeout)
 		if err != nil {
 			t.Errorf("%q: %v", id, err)
 			continue
@@ -58,6 +62,16 @@ func TestReadStateAcceptsWhatRuntimesWrite(t *testing.T) {
 		if st.ID != id || st.Pid != 7 || st.Bundle != "/b" {
 			t.Errorf("%q: got %+v", id, st)
 		}
+	}
+}
+
+// A runtime that never closes the pipe must not hold its container up for ever.
+func TestReadStateEnds(t *testing.T) {
+	r, w := io.Pipe()
+	defer w.Close()
+	go func() { _, _ = io.WriteString(w, `{"id":"web","bundle":"/b"}`) }()
+	if st, err := readState(r, 50*time.Millisecond); !errors.Is(err, ErrState) || !strings.Contains(err.Error(), "did not end") {
+		t.Errorf("got %v, %v", st, err)
 	}
 }
 
@@ -126,5 +140,14 @@ func TestIdentifyBelievesOnlyTheCaller(t *testing.T) {
 			got.Image != want.Image || got.SandboxID != want.SandboxID || got.Caller != caller || got.ContainerID != "x" {
 			t.Errorf("%s: got %+v, want %+v", caller, got, want)
 		}
+	}
+}
+
+// Installers must give the hook more time than it takes in the worst case.
+func TestDeadlinesAreBelowTheHookTimeout(t *testing.T) {
+	const locks, loading = entry.LoadTimeout, entry.LoadTimeout
+	if sum := stateTimeout + locks + loading + entry.AttachTimeout; sum > change.HookTimeoutMin || change.HookTimeoutMin >= change.HookTimeout {
+		t.Errorf("reading, locking, loading and attaching may take %s; the least timeout of a hook is %s, the usual one %s",
+			sum, change.HookTimeoutMin, change.HookTimeout)
 	}
 }

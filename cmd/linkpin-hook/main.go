@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"github.com/linkpin/linkpin/hook"
 	"github.com/linkpin/linkpin/specs/fault"
@@ -44,6 +45,9 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	return fault.ExitCode(err)
 }
 
+// drainTimeout bounds the wait for a runtime that writes no state, or does not end it.
+const drainTimeout = time.Second
+
 // drain reads what a runtime has written: crun 1.8 dies of SIGPIPE if a hook ends
 // before it has read its state, and what the hook had to say would be lost. It does
 // not wait for a person at a terminal.
@@ -53,5 +57,13 @@ func drain(stdin io.Reader) {
 			return
 		}
 	}
-	_, _ = io.Copy(io.Discard, io.LimitReader(stdin, 1<<20)) // the usage error is what matters
+	read := make(chan struct{})
+	go func() {
+		_, _ = io.Copy(io.Discard, io.LimitReader(stdin, 1<<20)) // the usage error is what matters
+		close(read)
+	}()
+	select {
+	case <-read:
+	case <-time.After(drainTimeout):
+	}
 }

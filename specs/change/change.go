@@ -13,10 +13,13 @@ import (
 	"time"
 )
 
-// HookTimeout is what installers write as the timeout of a hook. Our own deadlines
-// are below it: 5 s for locks, 5 s for loading and 30 s for attaching; a runtime that
-// kills the hook would leave its cleaning up to gc.
-const HookTimeout = 60 * time.Second
+// Timeouts of hooks, as installers write them. A runtime that kills the hook leaves
+// its cleaning up to gc, so its own deadlines must come first: 5 s for reading the
+// state, 5 s for locks, 5 s for loading and 30 s for attaching.
+const (
+	HookTimeout    = 60 * time.Second // what installers write
+	HookTimeoutMin = 45 * time.Second // less is a finding of doctor
+)
 
 // Target is a program that can be made to call linkpin. Its options are fields of
 // the type that implements it. Methods read the host and change nothing.
@@ -66,6 +69,27 @@ type Change struct {
 	// says that it is one and it is empty.
 	New  []byte
 	Mode fs.FileMode // permissions of a new file; an existing one keeps its own
+}
+
+// Kind is what a change does.
+type Kind string
+
+// The kinds of changes.
+const (
+	Create Kind = "create"
+	Update Kind = "update"
+	Delete Kind = "remove"
+)
+
+// Kind returns what the change does.
+func (c Change) Kind() Kind {
+	switch {
+	case c.removes():
+		return Delete
+	case c.Old.Missing:
+		return Create
+	}
+	return Update
 }
 
 // removes reports whether the change takes a file away.

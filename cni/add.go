@@ -38,16 +38,18 @@ func (p *Plugin) Add(args *skel.CmdArgs) error {
 func (p *Plugin) add(ctx context.Context, conf *Conf, args *skel.CmdArgs) error {
 	id := identity(conf, args.ContainerID, args.Args)
 	set, chosen, err := p.choose(id)
-	if set == nil {
-		return err
+	if set != nil {
+		defer set.Close()
 	}
-	defer set.Close()
-	if len(chosen) == 0 {
-		return nil
+	if err == nil && len(chosen) > 0 {
+		err = p.attach(ctx, set, chosen, conf, args)
 	}
-	err = p.attach(ctx, set, chosen, id, args)
 	if err == nil {
+		p.dropDrained(conf)
 		return nil
+	}
+	if len(chosen) == 0 {
+		return err
 	}
 	for _, c := range chosen {
 		if c.OnError != specs.Allow {
@@ -65,11 +67,11 @@ func (p *Plugin) choose(id specs.Identity) (*applied.Set, []applied.Summary, err
 		Applied: p.Applied, Exempt: p.Exempt, Object: "sandbox " + id.ContainerID, Warn: p.Warn,
 	}.Choose(id)
 	return set, slices.DeleteFunc(all, func(s applied.Summary) bool {
-		return !slices.Contains(s.Targets, specs.TargetInterface) && !slices.Contains(s.Targets, specs.TargetNetns)
+		return !slices.ContainsFunc(s.Targets, func(k specs.TargetKind) bool { return k != specs.TargetCgroup })
 	}), err
 }
 
-func (p *Plugin) attach(ctx context.Context, set *applied.Set, chosen []applied.Summary, id specs.Identity, args *skel.CmdArgs) error {
+func (p *Plugin) attach(ctx context.Context, set *applied.Set, chosen []applied.Summary, conf *Conf, args *skel.CmdArgs) error {
 	ns, err := openNetns(args.Netns)
 	if err != nil {
 		return err
@@ -89,15 +91,8 @@ func (p *Plugin) attach(ctx context.Context, set *applied.Set, chosen []applied.
 	if err != nil {
 		return err
 	}
-	sub := &entry.Subject{Identity: id, Netns: ns, Sandbox: key}
-	_, err = s.ClaimSandbox(key, sub)
-	var wants []entry.Want
-	if err == nil {
-		wants, err = missing(ctx, s, chosen, sub, iface)
-	}
-	if err == nil {
-		_, err = s.Attach(ctx, sub, wants)
-	}
+	sub := &entry.Subject{Identity: identity(conf, args.ContainerID, args.Args), Netns: ns, Sandbox: key}
+	err = p.attachLocked(ctx, s, chosen, conf, sub, iface)
 	if err != nil {
 		p.warn(s.AbandonSandbox(ctx, key, "", ns.Cookie))
 	}
@@ -106,6 +101,28 @@ func (p *Plugin) attach(ctx context.Context, set *applied.Set, chosen []applied.
 		s.Sweep(ctx)
 	}
 	return err
+}
+
+// attachLocked does what needs the sandbox's lock.
+func (p *Plugin) attachLocked(ctx context.Context, s *entry.Session, chosen []applied.Summary, conf *Conf, sub *entry.Subject, iface *target.Interface) error {
+	if _, err := s.ClaimSandbox(sub.Sandbox, sub); err != nil {
+		return err
+	}
+	pod := &podCgroup{Plugin: p, session: s, path: conf.RuntimeConfig.CgroupPath, caller: conf.Caller}
+	defer pod.close()
+	chosen, err := pod.claim(ctx, chosen, sub.Sandbox)
+	if err != nil {
+		return err
+	}
+	wants, err := missing(ctx, s, chosen, sub, iface, pod.cgroup)
+	if err != nil {
+		return err
+	}
+	published, err := s.Attach(ctx, sub, wants)
+	if err != nil {
+		return err
+	}
+	return pod.confirm(chosen, published, sub.Sandbox)
 }
 
 // openNetns opens CNI_NETNS, which must not be the host's.
@@ -126,22 +143,35 @@ func openNetns(path string) (*target.Netns, error) {
 }
 
 // missing lists the entries that the interface should have and has not.
-func missing(ctx context.Context, s *entry.Session, chosen []applied.Summary, sub *entry.Subject, iface *target.Interface) ([]entry.Want, error) {
+func missing(ctx context.Context, s *entry.Session, chosen []applied.Summary, sub *entry.Subject, iface *target.Interface, pod *target.Cgroup) ([]entry.Want, error) {
 	all, err := wanted(s.Plan, chosen, sub, iface)
 	if err != nil {
 		return nil, err
 	}
 	var out []entry.Want
 	for _, w := range all {
-		covered, err := s.Covered(ctx, w.Place)
+		covered, err := s.Covered(ctx, covering(w)...)
 		if err != nil {
 			return nil, err
 		}
 		if !covered {
+			if w.Kind == specs.TargetPodCgroup {
+				w.Cgroup = pod
+			}
 			out = append(out, w)
 		}
 	}
 	return out, nil
+}
+
+// covering lists the places of which one is enough for a wanted entry: the hook may
+// have come to the interface first.
+func covering(w entry.Want) []pin.Place {
+	places := []pin.Place{w.Place}
+	if owner, ok := w.Place.Owner(); ok && w.Kind == specs.TargetInterface {
+		places = append(places, pin.HookInterfaceEntry(owner.Key(), w.Interface.Name, w.Policy))
+	}
+	return places
 }
 
 // wanted lists the entries that the interface should have. plan is Plans.Plan.
@@ -156,6 +186,13 @@ func wanted(plan func(string) (*specs.Plan, string, error), chosen []applied.Sum
 			wants = append(wants, entry.Want{
 				Policy: c.Name, OnError: c.OnError, Kind: specs.TargetNetns,
 				Place:     pin.NetnsEntry(sub.Sandbox, c.Name),
+				Interface: iface,
+			})
+		}
+		if slices.Contains(c.Targets, specs.TargetPodCgroup) {
+			wants = append(wants, entry.Want{
+				Policy: c.Name, OnError: c.OnError, Kind: specs.TargetPodCgroup,
+				Place:     pin.PodCgroupEntry(sub.Sandbox, c.Name),
 				Interface: iface,
 			})
 		}

@@ -57,6 +57,11 @@ func (p *Plugin) check(conf *Conf, args *skel.CmdArgs) error {
 		defer done()
 	}
 	key := pin.SandboxKey(args.ContainerID)
+	if s != nil {
+		if key, _, err = s.SandboxOf(ns, args.ContainerID); err != nil {
+			return err
+		}
+	}
 	sub := &entry.Subject{Identity: id, Netns: ns, Sandbox: key}
 	expected, err := wanted(set.Plan, chosen, sub, iface)
 	if err != nil {
@@ -78,6 +83,13 @@ func (p *Plugin) check(conf *Conf, args *skel.CmdArgs) error {
 func (p *Plugin) checkEntry(s *entry.Session, w entry.Want, cookie uint64) error {
 	place := w.Place
 	item, ok := s.Look(place)
+	for _, other := range covering(w)[1:] {
+		if !ok {
+			if item, ok = s.Look(other); ok {
+				place = other
+			}
+		}
+	}
 	switch {
 	case !ok && w.OnError == specs.Allow:
 		p.warn(fmt.Errorf("%s: nothing is attached for it (onError: allow)", place))

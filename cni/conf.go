@@ -28,6 +28,9 @@ type Conf struct {
 	RuntimeConfig struct {
 		// containerd and CRI-O pass all pod annotations by this capability.
 		PodAnnotations map[string]string `json:"io.kubernetes.cri.pod-annotations,omitempty"`
+		// The pod's cgroup, as the runtime was given it (CRI, cgroup_parent): containerd
+		// 1.7.1 and CRI-O 1.28 pass it by this capability, CRI-O for its default network only.
+		CgroupPath string `json:"cgroupPath,omitempty"`
 	} `json:"runtimeConfig"`
 }
 

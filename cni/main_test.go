@@ -55,6 +55,7 @@ type policy struct {
 	onError specs.OnError
 	symbol  string
 	at      specs.Attachment
+	cgroup  specs.CgroupOf
 }
 
 var (
@@ -80,7 +81,7 @@ func (n *node) apply(policies ...policy) {
 		}
 		set.Policies = append(set.Policies, applied.NewPolicy{Select: p.sel, Plan: specs.Plan{
 			Version: specs.PlanVersion, Name: p.name, Source: p.name + ".yaml",
-			OnError: p.onError, Scope: specs.ScopeContainer, Teardown: specs.Drain,
+			OnError: p.onError, Scope: specs.ScopeContainer, Cgroup: p.cgroup, Teardown: specs.Drain,
 			Objects:  []specs.PlanObject{{SHA256: digest, Origin: object}},
 			Programs: []specs.PlanProgram{{Key: p.symbol, Symbol: p.symbol, Hook: p.at.Hook, Attachments: []specs.Attachment{p.at}}},
 		}})

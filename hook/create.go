@@ -91,12 +91,12 @@ func (c *creation) attachLocked(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if !c.needs(specs.TargetInterface, specs.TargetNetns) {
+	if !c.needs(ofSandbox...) {
 		return c.publish(ctx, nil, have)
 	}
 	sb, err := c.enterSandbox(locks)
 	if err != nil {
-		if err := c.fail(err, specs.TargetInterface, specs.TargetNetns); err != nil {
+		if err := c.fail(err, ofSandbox...); err != nil {
 			return err
 		}
 		return c.publish(ctx, nil, have)
@@ -155,17 +155,25 @@ func (c *creation) enterSandbox(ctx context.Context) (*sandbox, error) {
 		return nil, err
 	}
 	c.subject.Sandbox = key
-	// An id is believed only if it is the one that is recorded for the namespace.
-	if c.id.SandboxID != "" && pin.SandboxKey(c.id.SandboxID) == key {
+	// An id is believed only if it is one that is recorded for the namespace.
+	if c.id.SandboxID != "" && (pin.SandboxKey(c.id.SandboxID) == key || c.session.Named(sb.entries, c.id.SandboxID)) {
 		c.subject.Identity.SandboxID = c.id.SandboxID
 	}
 	return sb, nil
 }
 
-// sandboxWants lists the interface and namespace entries that are missing.
+// sandboxWants lists the interface and namespace entries that are missing. What CNI
+// has attached to the pod's cgroup must be there already: another container of the
+// pod may run.
 func (c *creation) sandboxWants(ctx context.Context, sb *sandbox) ([]entry.Want, error) {
-	var wants []entry.Want
 	err := c.each(func(p applied.Summary) error {
+		return c.session.PodCovers(ctx, sb.key, p.Name, &c.subject)
+	}, specs.TargetPodCgroup)
+	if err != nil {
+		return nil, err
+	}
+	var wants []entry.Want
+	err = c.each(func(p applied.Summary) error {
 		place := pin.NetnsEntry(sb.key, p.Name)
 		covered, err := c.session.Covered(ctx, place)
 		if err == nil && !covered {
@@ -221,14 +229,15 @@ func (c *creation) interfaceWants(ctx context.Context, sb *sandbox, p applied.Su
 	}
 	switch {
 	case found:
-	case slices.Contains(p.Targets, specs.TargetCgroup):
+	case attachesTo(p, []specs.TargetKind{specs.TargetCgroup, specs.TargetPodCgroup}):
 		if c.subject.Uncovered == nil {
 			c.subject.Uncovered = map[string][]string{}
 		}
 		c.subject.Uncovered[p.Name] = append(c.subject.Uncovered[p.Name], "packet sockets not covered: the container has no interface to attach to")
 	default:
 		return nil, fault.New("policy "+p.Name, entry.ErrNothing,
-			"if the runtime makes the network after createRuntime (docker, user namespaces), use the CNI plugin, or say onError: allow")
+			"it is not there yet if the runtime makes the network later (docker, user namespaces) and not at all with network none:"+
+				" let the CNI plugin alone attach the policy (select: networks), exclude such containers, or say onError: allow")
 	}
 	return wants, nil
 }

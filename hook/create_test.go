@@ -56,7 +56,7 @@ func TestRefuses(t *testing.T) {
 		is     error
 		say    string
 	}{
-		{"no interface", deny("p", tcxHost), "", nil, entry.ErrNothing, "use the CNI plugin"},
+		{"no interface", deny("p", tcxHost), "", nil, entry.ErrNothing, "select: networks"},
 		{"host's network", deny("p", tcxHost), "", func(t *testing.T, _ *node, c *container) {
 			c.state["pid"] = bpftest.CgroupProcess(t, bpftest.Cgroup(t)).Pid
 		}, target.ErrForbidden, "it is the host's"},
@@ -303,6 +303,23 @@ func TestVirtualMachine(t *testing.T) {
 			n.must(CreateRuntime, c)
 			c.wantPrograms(t, 0, 1)
 		})
+	}
+}
+
+// A hook that stands at poststart by mistake comes too late, and says so. The state
+// of a container that is restored is not "creating" either.
+func TestTooLate(t *testing.T) {
+	n := newNode(t, deny("guard", connect))
+	c := newContainer(t, "web", "")
+	c.state["status"] = "running"
+	if err := n.create(c); !errors.Is(err, ErrTooLate) || !strings.Contains(err.Error(), "createRuntime") {
+		t.Errorf("got %v", err)
+	}
+	n.wantNothing()
+	for _, status := range []string{"creating", "created", "stopped"} {
+		c.state["status"] = status
+		n.must(CreateRuntime, c)
+		c.wantPrograms(t, 1, 0)
 	}
 }
 

@@ -48,6 +48,8 @@ type Hook struct {
 var (
 	// ErrState means a state that can't be understood.
 	ErrState = errors.New("is not a container state")
+	// ErrTooLate means a container whose process runs already.
+	ErrTooLate = errors.New("runs already: its programs would come after its first instruction")
 	// ErrVM means a container that runs in a virtual machine or under a kernel of
 	// its own, where programs on the host see nothing of it.
 	ErrVM = errors.New("runs under a kernel of its own")

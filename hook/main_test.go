@@ -61,6 +61,7 @@ type policy struct {
 	onError  specs.OnError
 	programs []specs.Attachment // Name is the symbol
 	comment  string             // changes nothing but the digest
+	cgroup   specs.CgroupOf
 }
 
 var (
@@ -92,7 +93,7 @@ func (n *node) apply(policies ...policy) {
 	for _, p := range policies {
 		plan := specs.Plan{
 			Version: specs.PlanVersion, Name: p.name, Source: p.name + ".yaml", Description: p.comment,
-			OnError: p.onError, Scope: specs.ScopeContainer, Teardown: specs.Drain,
+			OnError: p.onError, Scope: specs.ScopeContainer, Cgroup: p.cgroup, Teardown: specs.Drain,
 			Objects: []specs.PlanObject{{SHA256: digest, Origin: object}},
 		}
 		for _, a := range p.programs {

@@ -47,8 +47,12 @@ func (h *Hook) Run(ctx context.Context) error {
 
 // create selects the container's policies and attaches them.
 func (h *Hook) create(ctx context.Context, st *oci.State, bundle string) error {
-	if st.Pid <= 0 {
+	switch {
+	case st.Pid <= 0:
 		return stateError("has no pid", nil)
+	case st.Status == oci.StateRunning:
+		// As at poststart. A container that is restored may be "stopped".
+		return fault.New("container "+st.ID, ErrTooLate, "configure the hook at createRuntime, not at poststart")
 	}
 	id := identify(h.Caller, st)
 	id.Requests = h.Requests

@@ -14,8 +14,12 @@ import (
 	"github.com/linkpin/linkpin/bpf/entry"
 	"github.com/linkpin/linkpin/bpf/target"
 	"github.com/linkpin/linkpin/specs"
+	"github.com/linkpin/linkpin/specs/applied"
 	"github.com/linkpin/linkpin/specs/fault"
 )
+
+// ofSandbox are the kinds of targets that belong to a container's sandbox.
+var ofSandbox = []specs.TargetKind{specs.TargetInterface, specs.TargetNetns, specs.TargetPodCgroup}
 
 // findTargets opens what the chosen policies attach to and verifies it. The caller
 // must closeTargets, also after an error.
@@ -27,16 +31,20 @@ func (c *creation) findTargets() error {
 	c.subject = entry.Subject{Identity: c.id, Bundle: c.bundle, PID: c.state.Pid, Start: start, Recheck: c.recheck}
 	c.subject.Identity.SandboxID = "" // not believed yet
 
+	err = c.each(func(p applied.Summary) error { return entry.NeedsPods(c.Caller, p.Name) }, specs.TargetPodCgroup)
+	if err != nil {
+		return err
+	}
 	if c.subject.Cgroup, err = c.openCgroup(); err != nil {
-		if err := c.fail(err, specs.TargetCgroup); err != nil {
+		if err := c.fail(err, specs.TargetCgroup, specs.TargetPodCgroup); err != nil {
 			return err
 		}
 	}
-	if !c.needs(specs.TargetInterface, specs.TargetNetns) {
+	if !c.needs(ofSandbox...) {
 		return nil
 	}
 	if c.subject.Netns, err = c.openNetns(); err != nil {
-		return c.fail(err, specs.TargetInterface, specs.TargetNetns)
+		return c.fail(err, ofSandbox...)
 	}
 	return nil
 }

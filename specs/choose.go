@@ -73,8 +73,9 @@ var (
 	fromArguments  = request{"argument --policy of the hook", "the devices that the container is given"}
 )
 
-// parseOptIn returns the names in the annotation, each once. A blank annotation
-// asks for nothing; templates write such.
+// parseOptIn returns the names in the annotation, each once; commas or spaces
+// separate them (podman takes a comma in --annotation as the end of the value). A
+// blank annotation asks for nothing; templates write such.
 func parseOptIn(annotation string) ([]string, error) {
 	if len(annotation) > MaxOptIn {
 		return nil, errors.New("it is longer than 4096 bytes")
@@ -83,18 +84,23 @@ func parseOptIn(annotation string) ([]string, error) {
 		return nil, nil
 	}
 	var names []string
-	for name := range strings.SplitSeq(annotation, ",") {
-		name = strings.TrimSpace(name)
-		if !ValidName(name) {
-			return nil, errors.New(strconv.Quote(name) + " is not the name of a policy")
+	for element := range strings.SplitSeq(annotation, ",") {
+		words := strings.Fields(element)
+		if len(words) == 0 {
+			words = []string{""} // between two commas, or after the last
 		}
-		if slices.Contains(names, name) {
-			continue
+		for _, name := range words {
+			if !ValidName(name) {
+				return nil, errors.New(strconv.Quote(name) + " is not the name of a policy")
+			}
+			if slices.Contains(names, name) {
+				continue
+			}
+			if len(names) == MaxOptInNames {
+				return nil, errors.New("it asks for more than 64 policies")
+			}
+			names = append(names, name)
 		}
-		if len(names) == MaxOptInNames {
-			return nil, errors.New("it asks for more than 64 policies")
-		}
-		names = append(names, name)
 	}
 	return names, nil
 }

@@ -50,6 +50,8 @@ func TestChoose(t *testing.T) {
 		{name: "one", annotation: "ask-any", want: []string{"zeta", "ask-any", "prod"}},
 		{name: "in the candidates' order", annotation: "ask-any,ask-prod", want: []string{"zeta", "ask-prod", "ask-any", "prod"}},
 		{name: "spaces and twice", annotation: " ask-any ,\task-any", want: []string{"zeta", "ask-any", "prod"}},
+		{name: "separated by spaces", annotation: "ask-any  ask-prod\task-any", want: []string{"zeta", "ask-prod", "ask-any", "prod"}},
+		{name: "commas and spaces", annotation: "ask-any ask-prod, ask-nginx", want: []string{"zeta", "ask-prod", "ask-any", "ask-nginx", "prod"}},
 		{name: "container name", annotation: "ask-nginx", want: []string{"zeta", "ask-nginx", "prod"}},
 		{name: "unknown", annotation: "ask-any,nope", err: "no such policy"},
 		{name: "not optIn", annotation: "prod", err: "not optIn"},

@@ -11,9 +11,11 @@ type Hook string
 // TargetKind is the kind of kernel object that a hook belongs to.
 type TargetKind string
 
-// The kinds of targets.
+// The kinds of targets. No hook belongs to TargetPodCgroup by itself: the policy
+// asks for it (Plan.Target).
 const (
 	TargetCgroup    TargetKind = "cgroup"
+	TargetPodCgroup TargetKind = "pod-cgroup"
 	TargetInterface TargetKind = "interface"
 	TargetNetns     TargetKind = "netns"
 )
@@ -69,6 +71,16 @@ type OnError string
 const (
 	Deny  OnError = "deny"
 	Allow OnError = "allow"
+)
+
+// CgroupOf says whose cgroup the cgroup programs of a policy are attached to.
+type CgroupOf string
+
+// The cgroups. That of the pod holds all of its containers, the pause container
+// included, and needs a caller that has pods.
+const (
+	CgroupContainer CgroupOf = "container"
+	CgroupPod       CgroupOf = "pod"
 )
 
 // Scope says who shares the maps and programs of a policy.

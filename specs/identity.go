@@ -18,8 +18,12 @@ const (
 // Callers lists every valid Caller.
 var Callers = []Caller{CallerNone, CallerPodman, CallerCRIO, CallerContainerd, CallerCDI}
 
+// HasPods reports whether a caller says which pod a container belongs to. Under the
+// others such words are those of the container's author.
+func (c Caller) HasPods() bool { return c == CallerCRIO || c == CallerContainerd }
+
 // OptInAnnotation asks for policies that are marked optIn: names, separated by
-// commas.
+// commas or spaces.
 const OptInAnnotation = "linkpin.io/policies"
 
 // Identity is what linkpin knows of a container or of an interface that is being

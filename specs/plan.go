@@ -13,6 +13,7 @@ type Plan struct {
 	Source      string         `json:"source"` // policy file, for messages only
 	OnError     OnError        `json:"onError"`
 	Scope       Scope          `json:"scope"`
+	Cgroup      CgroupOf       `json:"cgroup,omitempty"` // of the cgroup programs; "" means CgroupContainer
 	Teardown    Teardown       `json:"teardown"`
 	Objects     []PlanObject   `json:"objects"`
 	Programs    []PlanProgram  `json:"programs"`
@@ -23,7 +24,16 @@ type Plan struct {
 
 // PlanVersion changes whenever the meaning of a Plan changes. A set with another
 // version counts as damaged: it must be applied again.
-const PlanVersion = 1
+const PlanVersion = 2
+
+// Target returns the kind of target that a program of the plan is attached to.
+func (p *Plan) Target(h Hook) TargetKind {
+	kind := h.Target()
+	if kind == TargetCgroup && p.Cgroup == CgroupPod {
+		return TargetPodCgroup
+	}
+	return kind
+}
 
 // PlanObject is one eBPF object of a plan.
 type PlanObject struct {

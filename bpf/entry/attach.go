@@ -186,8 +186,8 @@ func (s *Session) attachOne(col *load.Collection, c choice, sub *Subject, w Want
 
 func attachTarget(sub *Subject, w Want) attach.Target {
 	switch w.Kind {
-	case specs.TargetCgroup:
-		return attach.Target{Cgroup: sub.Cgroup}
+	case specs.TargetCgroup, specs.TargetPodCgroup:
+		return attach.Target{Cgroup: w.cgroup(sub)}
 	case specs.TargetInterface:
 		return attach.Target{Interface: w.Interface}
 	case specs.TargetNetns:
@@ -207,7 +207,7 @@ func choose(plan *specs.Plan, w Want) ([]choice, error) {
 	var out []choice
 	for _, p := range plan.Programs {
 		for _, a := range p.Attachments {
-			if a.Hook.Target() != w.Kind {
+			if plan.Target(a.Hook) != w.Kind {
 				continue
 			}
 			if w.Kind == specs.TargetInterface {

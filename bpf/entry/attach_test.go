@@ -211,4 +211,8 @@ func TestValuesOfANamespaceProgram(t *testing.T) {
 	if v := values(&Subject{}, w); v.Ifindex != 0 {
 		t.Errorf("namespace: ifindex %d, want none", v.Ifindex)
 	}
+	w.Kind, w.Cgroup = specs.TargetPodCgroup, &target.Cgroup{ID: 5}
+	if v := values(&Subject{Cgroup: &target.Cgroup{ID: 6}}, w); v.Ifindex != 0 || v.CgroupID != 5 {
+		t.Errorf("pod's cgroup: ifindex %d, cgroup %d; want none and 5", v.Ifindex, v.CgroupID)
+	}
 }

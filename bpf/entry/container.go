@@ -19,6 +19,7 @@ const (
 	reasonLeft     = "left"     // the sandbox's last container has ended
 	reasonReplaced = "replaced" // the id came back with another cgroup or namespace
 	reasonDeleted  = "deleted"  // CNI DEL
+	reasonPod      = "pod"      // CNI DEL or GC, of what is on the pod's cgroup
 	reasonInvalid  = "invalid"  // not among the attachments of CNI GC
 	reasonSevered  = "severed"  // every link had lost its target
 )

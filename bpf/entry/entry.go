@@ -77,9 +77,19 @@ type Want struct {
 	Place   pin.Place
 	Kind    specs.TargetKind
 	// Interface is what a TargetInterface is attached to; its Netns is the
-	// subject's. With TargetNetns it is the interface that CNI was called for, which
-	// only the record names; nil in the hook.
+	// subject's. With TargetNetns and TargetPodCgroup it is the interface that CNI was
+	// called for, which only the record names; nil in the hook.
 	Interface *target.Interface
+	// Cgroup is the pod's, with TargetPodCgroup; else the subject's is meant.
+	Cgroup *target.Cgroup
+}
+
+// cgroup returns the cgroup that a wanted entry belongs to; nil if there is none.
+func (w Want) cgroup(sub *Subject) *target.Cgroup {
+	if w.Kind == specs.TargetPodCgroup {
+		return w.Cgroup
+	}
+	return sub.Cgroup
 }
 
 // release gives a lock back; what that leaves behind is swept later.

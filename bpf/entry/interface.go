@@ -22,22 +22,57 @@ type Deletion struct {
 }
 
 // DelInterface retires what CNI attached to an interface of a network, and what it
-// attached to the namespace on that interface's behalf, unless others of the
-// sandbox still need it. It is not an error if nothing is there.
+// attached to the namespace or the pod's cgroup on that interface's behalf, unless
+// others of the sandbox still need it. It is not an error if nothing is there.
 func (s *Session) DelInterface(ctx context.Context, d Deletion) error {
-	key := pin.SandboxKey(d.ContainerID)
 	ctx, cancel := context.WithTimeout(ctx, LoadTimeout)
 	defer cancel()
+	cookie := s.cookie(d.Netns)
+	keys, err := s.sandboxesOf(d.ContainerID, cookie)
+	if err != nil {
+		return err
+	}
+	ends := func(rec *pin.Record) bool {
+		return rec.Identity.ContainerID == d.ContainerID &&
+			rec.Interface.Network == d.Network && rec.Interface.Name == d.Interface &&
+			(cookie == 0 || rec.Netns == nil || rec.Netns.Cookie == cookie)
+	}
+	var errs []error
+	for _, key := range keys {
+		errs = append(errs, s.delFrom(ctx, key, ends))
+	}
+	return errors.Join(errs...)
+}
+
+func (s *Session) delFrom(ctx context.Context, key pin.Key, ends func(*pin.Record) bool) error {
 	lock, err := s.lockExisting(ctx, pin.Sandbox(key))
 	if lock == nil || err != nil {
 		return err
 	}
 	defer s.release(lock)
-	cookie := s.cookie(d.Netns)
-	return s.delInterfaces(ctx, key, reasonDeleted, func(rec *pin.Record) bool {
-		return rec.Interface.Network == d.Network && rec.Interface.Name == d.Interface &&
-			(cookie == 0 || rec.Netns == nil || rec.Netns.Cookie == cookie)
-	})
+	return s.delInterfaces(ctx, key, reasonDeleted, ends)
+}
+
+// sandboxesOf lists where CNI may have put the entries of an id: in its own sandbox,
+// or in the one that the namespace had already (LockSandbox). Where the namespace is
+// gone, that can only have been one that a hook made; of the others, whose ids are
+// not this one, the end of the namespace shows that they are over.
+func (s *Session) sandboxesOf(id string, cookie uint64) ([]pin.Key, error) {
+	keys := []pin.Key{pin.SandboxKey(id)}
+	if cookie != 0 {
+		key, known, err := s.Root.SandboxByCookie(cookie)
+		if known && key != keys[0] {
+			keys = append(keys, key)
+		}
+		return keys, err
+	}
+	all, err := s.Root.Sandboxes()
+	for _, key := range all {
+		if key.OfNetns() {
+			keys = append(keys, key)
+		}
+	}
+	return keys, err
 }
 
 // cookie returns the cookie of the namespace at path, 0 if there is none.
@@ -54,15 +89,15 @@ func (s *Session) cookie(path string) uint64 {
 }
 
 // delInterfaces retires the CNI entries of a locked sandbox whose interface is one
-// that ends. Those of the namespace stay as long as another interface has entries;
-// then the end of the namespace shows that they are over.
+// that ends. Those of the namespace and of the pod's cgroup stay as long as another
+// interface has entries; then the end of their targets shows that they are over.
 func (s *Session) delInterfaces(ctx context.Context, key pin.Key, reason string, ends func(*pin.Record) bool) error {
 	places, err := s.Root.Entries(pin.Sandbox(key))
 	if err != nil {
 		return err
 	}
 	var errs []error
-	var netns []pin.Place
+	var shared []pin.Place
 	left := 0
 	cookies := map[uint64]bool{}
 	for _, p := range places {
@@ -74,9 +109,9 @@ func (s *Session) delInterfaces(ctx context.Context, key pin.Key, reason string,
 		case err != nil:
 			errs = append(errs, err)
 		case rec.By != pin.ByCNI || rec.Interface == nil:
-		case p.Kind() == pin.NetnsPlace:
+		case p.Kind() == pin.NetnsPlace, p.Kind() == pin.PodCgroupPlace:
 			if ends(rec) {
-				netns = append(netns, p)
+				shared = append(shared, p)
 			}
 		case !ends(rec):
 			left++
@@ -85,7 +120,11 @@ func (s *Session) delInterfaces(ctx context.Context, key pin.Key, reason string,
 		}
 	}
 	if left == 0 {
-		for _, p := range netns {
+		for _, p := range shared {
+			if p.Kind() == pin.PodCgroupPlace {
+				errs = append(errs, s.retire(p, reasonPod))
+				continue
+			}
 			errs = append(errs, s.retire(p, reason))
 		}
 	}

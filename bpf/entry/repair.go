@@ -116,7 +116,7 @@ func sameTarget(info attach.Info, rec *pin.Record, row *pin.ProgramRecord) bool 
 		return false
 	}
 	switch row.Target {
-	case specs.TargetCgroup:
+	case specs.TargetCgroup, specs.TargetPodCgroup:
 		return rec.Cgroup != nil && info.CgroupID == rec.Cgroup.ID
 	case specs.TargetInterface:
 		return info.Ifindex == row.Ifindex
@@ -208,7 +208,7 @@ func (s *Session) program(ctx context.Context, e *pin.Entry, it Item, i int, t a
 	defer cancel()
 	col, err := load.Load(ctx, load.Options{
 		Plan: plan, Object: s.object, Attach: []string{row.Name}, Maps: maps,
-		Values: values(sub, Want{Interface: t.Interface}),
+		Values: values(sub, Want{Interface: t.Interface, Kind: row.Target, Cgroup: t.Cgroup}),
 	})
 	if err != nil {
 		closeMaps()

@@ -15,22 +15,17 @@ import (
 )
 
 // LockSandbox finds the sandbox of a network namespace, or names one, and locks
-// it. A sandbox that CNI made is found by the namespace's cookie, never by an id
-// that somebody claims: an id alone proves nothing. id is the name for a new one
-// (CNI); without it the cookie is.
+// it. It is found by the namespace's cookie, never by an id that somebody claims: an
+// id alone proves nothing. So everybody who comes to a namespace finds the same
+// sandbox, whether hook or CNI made it. id is the name for a new one (CNI); without
+// it the cookie is.
 func (s *Session) LockSandbox(ctx context.Context, ns *target.Netns, id string) (pin.Key, *pin.Lock, error) {
 	ctx, cancel := context.WithTimeout(ctx, LoadTimeout)
 	defer cancel()
 	for {
-		key, known, err := s.Root.SandboxByCookie(ns.Cookie)
+		key, known, err := s.SandboxOf(ns, id)
 		if err != nil {
 			return "", nil, err
-		}
-		if !known || id != "" {
-			key = pin.CookieKey(ns.Cookie)
-			if id != "" {
-				key = pin.SandboxKey(id)
-			}
 		}
 		lock, err := s.Root.Lock(ctx, pin.Sandbox(key))
 		if err != nil {
@@ -38,17 +33,14 @@ func (s *Session) LockSandbox(ctx context.Context, ns *target.Netns, id string) 
 		}
 		// While we waited, the sandbox may have ended and another one may have
 		// been made for the same namespace.
-		if again, ok, err := s.Root.SandboxByCookie(ns.Cookie); id == "" && known && (err != nil || !ok || again != key) {
+		if again, ok, err := s.Root.SandboxByCookie(ns.Cookie); known && (err != nil || !ok || again != key) {
 			s.release(lock)
 			if err != nil {
 				return "", nil, err
 			}
 			continue
 		}
-		// For CNI another sandbox may have the namespace already: an interface that
-		// is added to a running container whose first ones CNI did not make.
-		err = s.Root.IndexNetns(ctx, ns.Cookie, key)
-		if err == nil || id != "" && errors.Is(err, pin.ErrExist) {
+		if err = s.Root.IndexNetns(ctx, ns.Cookie, key); err == nil {
 			return key, lock, nil
 		}
 		if err = errors.Join(err, lock.Release()); !errors.Is(err, pin.ErrExist) || ctx.Err() != nil {
@@ -56,6 +48,28 @@ func (s *Session) LockSandbox(ctx context.Context, ns *target.Netns, id string) 
 		}
 		// Somebody else made a sandbox for the namespace meanwhile: take that one.
 	}
+}
+
+// SandboxOf returns the key of a network namespace's sandbox, and whether there is
+// one already; see LockSandbox.
+func (s *Session) SandboxOf(ns *target.Netns, id string) (key pin.Key, known bool, err error) {
+	key, known, err = s.Root.SandboxByCookie(ns.Cookie)
+	switch {
+	case err != nil || known:
+	case id != "":
+		key = pin.SandboxKey(id)
+	default:
+		key = pin.CookieKey(ns.Cookie)
+	}
+	return key, known, err
+}
+
+// Named reports whether CNI has made one of the places for a sandbox of that id.
+func (s *Session) Named(places []pin.Place, id string) bool {
+	return slices.ContainsFunc(places, func(p pin.Place) bool {
+		rec, err := s.readRecord(p)
+		return err == nil && rec.By == pin.ByCNI && rec.Identity.ContainerID == id
+	})
 }
 
 // tidySandbox takes back the index of a locked sandbox in which nothing is left.

@@ -56,7 +56,7 @@ func (s Selection) withoutSet(id specs.Identity, cause error) error {
 		s.warn(fmt.Errorf("%s goes without policies, as %s allows: %w", s.Object, path, cause))
 		return nil
 	}
-	return cause
+	return fault.New(s.Object, cause, "")
 }
 
 func (s Selection) warn(err error) {

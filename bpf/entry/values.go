@@ -15,14 +15,14 @@ import (
 // stays zero, and load makes an error of it if a hole needs it.
 func values(sub *Subject, w Want) load.Values {
 	v := load.Values{PID: uint64(max(sub.PID, 0)), ContainerID: sub.Identity.ContainerID}
-	if sub.Cgroup != nil {
-		v.CgroupID = sub.Cgroup.ID
+	if c := w.cgroup(sub); c != nil {
+		v.CgroupID = c.ID
 	}
 	if sub.Netns != nil {
 		v.NetnsCookie = sub.Netns.Cookie
 	}
 	i := w.Interface
-	if i == nil || w.Kind == specs.TargetNetns {
+	if i == nil || w.Kind == specs.TargetNetns || w.Kind == specs.TargetPodCgroup {
 		return v
 	}
 	v.Ifindex, v.MAC = uint64(i.Index), i.MAC
@@ -58,7 +58,7 @@ func (s *Session) record(sub *Subject, b *built) pin.Record {
 		Sandbox:    sub.Sandbox,
 	}
 	rec.Identity.Annotations = optIn(sub.Identity.Annotations)
-	if c := sub.Cgroup; c != nil {
+	if c := b.want.cgroup(sub); c != nil {
 		rec.Cgroup = &pin.CgroupRecord{Path: c.Path, ID: c.ID}
 	}
 	if n := sub.Netns; n != nil {

@@ -107,7 +107,7 @@ func linkExists(id uint32) bool {
 
 // targetLives reports whether what a program was attached to is still there.
 func (s *Session) targetLives(place pin.Place, rec *pin.Record, p pin.ProgramRecord) (bool, error) {
-	if p.Hook.Target() == specs.TargetCgroup {
+	if p.Target == specs.TargetCgroup {
 		ended, err := s.containerEnded(rec)
 		return !ended, err
 	}

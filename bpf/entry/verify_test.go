@@ -75,16 +75,24 @@ func TestRepairMends(t *testing.T) {
 	}
 	ps := interfacePlans(t)
 	ps["cg"] = plan(t, "cg", program("read_cgroup", "cgroup_skb/egress"))
-	for _, target := range []string{"cg", "tcx", "xdp"} {
+	ps["pod"] = podPlans(t)["pod"]
+	for _, target := range []string{"cg", "pod", "tcx", "xdp"} {
 		for _, thief := range thieves {
 			t.Run(target+"/"+thief.name, func(t *testing.T) {
 				f := newFixture(t, ps)
 				var place pin.Place
-				if target == "cg" {
+				switch target {
+				case "cg":
 					c := newContainer(t, "web")
 					f.mustAttach(t, c, target)
 					place = pin.ContainerEntry(c.key, target)
-				} else {
+				case "pod":
+					s := newSandbox(t, "pod", "lpver0")
+					if err := f.addPod(t, s, openPod(t, bpftest.Cgroup(t))); err != nil {
+						t.Fatal(err)
+					}
+					place = pin.PodCgroupEntry(s.sub.Sandbox, target)
+				default:
 					s := newSandbox(t, "pod", "lpver0")
 					f.mustAdd(t, s, target)
 					place = pin.InterfaceEntry(s.sub.Sandbox, "net", "eth0", target)

@@ -11,6 +11,7 @@
 //	  sandboxes/<key>/net_<network>/<ifname>/<policy>/  an interface's entry, made by the CNI plugin
 //	  sandboxes/<key>/hook/<ifname>/<policy>/       an interface's entry, made by the OCI hook
 //	  sandboxes/<key>/netns/<policy>/               a network namespace's entry
+//	  sandboxes/<key>/cgroup/<policy>/              a pod cgroup's entry, made by the CNI plugin
 //	  sandboxes/<key>/members/<container key>/      empty: a container that joined the sandbox
 //	  sandboxes/<key>/pod/                          reserved
 //	  node/                                         reserved

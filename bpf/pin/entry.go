@@ -47,11 +47,28 @@ func (r *Root) Entries(o Owner) ([]Place, error) {
 	return places, nil
 }
 
+// PodCgroups lists the entries of a sandbox that are on the cgroup of its pod, sorted.
+func (r *Root) PodCgroups(k Key) ([]Place, error) {
+	if err := Sandbox(k).check(); err != nil {
+		return nil, err
+	}
+	dir := Sandbox(k).path() + "/" + cgroupDir
+	names, err := listDir(r.fd, dir)
+	if err != nil {
+		return nil, r.pathError("list", dir, err)
+	}
+	places := make([]Place, len(names))
+	for i, name := range names {
+		places[i] = place(dir, name)
+	}
+	return places, nil
+}
+
 // leadsToEntries tells whether path, relative to a sandbox and not an entry
 // itself, has entries below it.
 func leadsToEntries(path string) bool {
 	first, _, deeper := strings.Cut(path, "/")
-	return first == hookDir || isNetwork(first) || first == netnsDir && !deeper
+	return first == hookDir || isNetwork(first) || (first == netnsDir || first == cgroupDir) && !deeper
 }
 
 // Entry looks up one entry. The error wraps ErrNotExist if there is none.

@@ -19,6 +19,7 @@ func TestEntries(t *testing.T) {
 	want := map[Owner][]Place{
 		Container(c): {ContainerEntry(c, "a"), ContainerEntry(c, "b")},
 		Sandbox(s): {
+			PodCgroupEntry(s, "net_x"), PodCgroupEntry(s, "p"),
 			HookInterfaceEntry(s, "eth0", "a"), InterfaceEntry(s, "net", "eth0", "a"), InterfaceEntry(s, "net", "eth1", "a"),
 			InterfaceEntry(s, "other.net", "eth0", "b"), NetnsEntry(s, "hook"),
 		},
@@ -43,6 +44,13 @@ func TestEntries(t *testing.T) {
 		}
 	}
 	release(t, l)
+	pods, err := r.PodCgroups(s)
+	if err != nil || !slices.Equal(pods, want[Sandbox(s)][:2]) {
+		t.Errorf("entries on the pod's cgroup: %v, %v", pods, err)
+	}
+	if pods, err := r.PodCgroups("nobody"); err != nil || len(pods) != 0 {
+		t.Errorf("of nobody: %v, %v", pods, err)
+	}
 	none, err := r.Entries(Container("nobody"))
 	if err != nil || len(none) != 0 {
 		t.Errorf("entries of nobody: %v, %v", none, err)

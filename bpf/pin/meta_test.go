@@ -23,6 +23,7 @@ func fullRecord() Record {
 	rec.Identity = specs.Identity{
 		Caller: specs.CallerCRIO, ContainerID: "web", Container: "c", Pod: "p", Namespace: "n", Image: "i",
 		SandboxID: "4f", Network: "net", Annotations: map[string]string{"a\n\"": "\x00ü<&>"},
+		Requests: []string{"egress-web"},
 	}
 	rec.Bundle, rec.PID, rec.Start = "/run/web", 42, 1<<60
 	rec.Cgroup.ID = 1<<64 - 1

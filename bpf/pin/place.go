@@ -30,6 +30,7 @@ const (
 	networkPrefix = "net_" // and the network's name
 	hookDir       = "hook"
 	netnsDir      = "netns"
+	cgroupDir     = "cgroup"
 	membersDir    = "members"
 )
 
@@ -59,6 +60,9 @@ const cookiePrefix = "%netns-"
 func CookieKey(cookie uint64) Key {
 	return Key(cookiePrefix + strconv.FormatUint(cookie, 10))
 }
+
+// OfNetns reports whether CookieKey made the key.
+func (k Key) OfNetns() bool { return strings.HasPrefix(string(k), cookiePrefix) }
 
 // ParseKey checks that name can be a key. The error is ErrName.
 func ParseKey(name string) (Key, error) {
@@ -136,6 +140,7 @@ const (
 	InterfacePlace                      // programs on an interface, by the CNI plugin
 	HookInterfacePlace                  // programs on an interface, by the OCI hook
 	NetnsPlace                          // programs in a network namespace
+	PodCgroupPlace                      // programs on the cgroup of a pod, by the CNI plugin
 	RetiredPlace                        // any of these, after its target has ended
 )
 
@@ -168,6 +173,12 @@ func NetnsEntry(k Key, policy string) Place {
 	return place(string(DirSandboxes), string(k), netnsDir, Escape(policy))
 }
 
+// PodCgroupEntry is the place of a policy on the cgroup of the pod that a sandbox
+// belongs to.
+func PodCgroupEntry(k Key, policy string) Place {
+	return place(string(DirSandboxes), string(k), cgroupDir, Escape(policy))
+}
+
 // RetiredEntry is the place of a retired entry; see Retired.
 func RetiredEntry(name string) Place { return place(string(DirRetired), name) }
 
@@ -188,6 +199,8 @@ func (p Place) split() (PlaceKind, []string) {
 		kind = RetiredPlace
 	case dir == DirSandboxes && len(parts) == 4 && parts[2] == netnsDir:
 		kind = NetnsPlace
+	case dir == DirSandboxes && len(parts) == 4 && parts[2] == cgroupDir:
+		kind = PodCgroupPlace
 	case dir == DirSandboxes && len(parts) == 5 && parts[2] == hookDir:
 		kind = HookInterfacePlace
 	case dir == DirSandboxes && len(parts) == 5 && strings.HasPrefix(parts[2], networkPrefix):

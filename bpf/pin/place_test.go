@@ -20,6 +20,7 @@ func TestPlaces(t *testing.T) {
 		{InterfaceEntry(s, "my.net", "eth0.5", "meter"), "sandboxes/4f/net_my%2enet/eth0%2e5/meter", InterfacePlace, Sandbox(s), "meter", "my.net", "eth0.5"},
 		{HookInterfaceEntry(s, "eth0", "meter"), "sandboxes/4f/hook/eth0/meter", HookInterfacePlace, Sandbox(s), "meter", "", "eth0"},
 		{NetnsEntry(s, "nf"), "sandboxes/4f/netns/nf", NetnsPlace, Sandbox(s), "nf", "", ""},
+		{PodCgroupEntry(s, "p"), "sandboxes/4f/cgroup/p", PodCgroupPlace, Sandbox(s), "p", "", ""},
 		{RetiredEntry("1-gc-2"), "retired/1-gc-2", RetiredPlace, Owner{}, "", "", ""},
 		// Names that look like the tree's own.
 		{InterfaceEntry(s, "", "netns", "hook"), "sandboxes/4f/net_%/netns/hook", InterfacePlace, Sandbox(s), "hook", "", "netns"},
@@ -50,7 +51,9 @@ func TestForgedKeysAreRefused(t *testing.T) {
 		wantError(t, err, ErrName)
 		_, err = r.Members(k)
 		wantError(t, err, ErrName)
-		for _, p := range []Place{ContainerEntry(k, "p"), InterfaceEntry(k, "n", "i", "p"), HookInterfaceEntry(k, "i", "p"), NetnsEntry(k, "p"), RetiredEntry(string(k)), {}} {
+		_, err = r.PodCgroups(k)
+		wantError(t, err, ErrName)
+		for _, p := range []Place{ContainerEntry(k, "p"), InterfaceEntry(k, "n", "i", "p"), HookInterfaceEntry(k, "i", "p"), NetnsEntry(k, "p"), PodCgroupEntry(k, "p"), RetiredEntry(string(k)), {}} {
 			if p.Kind() != NoPlace {
 				t.Errorf("%v has kind %v", p, p.Kind())
 			}
@@ -73,6 +76,9 @@ func TestKeysKeepApart(t *testing.T) {
 			t.Errorf("%s and %s have the key %q", what, other, k)
 		}
 		keys[k] = what
+	}
+	if !CookieKey(1).OfNetns() || SandboxKey("%netns-1").OfNetns() || SandboxKey("netns-1").OfNetns() {
+		t.Error("keys of namespaces and of ids are not told apart")
 	}
 	add(CookieKey(1), "cookie 1")
 	add(CookieKey(12), "cookie 12")

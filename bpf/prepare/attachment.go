@@ -3,6 +3,8 @@
 package prepare
 
 import (
+	"slices"
+
 	"github.com/cilium/ebpf"
 
 	"github.com/linkpin/linkpin/specs"
@@ -143,11 +145,18 @@ func (w *preparer) checkAttachments() {
 	if len(all) == 0 && len(w.problems) == 0 {
 		w.fail(w.policy.Pos, "attach at least one of "+list(w.all((*object).programNames)), "no program of the policy is attached")
 	}
+	if w.policy.Cgroup == specs.CgroupPod && len(w.problems) == 0 &&
+		!slices.ContainsFunc(w.programs, func(p *program) bool { return p.runs[specs.TargetPodCgroup] }) {
+		pos := w.policy.Pos
+		pos.Field = "cgroup"
+		w.fail(pos, "remove it", "no program of the policy is attached to a cgroup")
+	}
 	for i, b := range all {
-		// Only CNI knows networks, and only the hook attaches to cgroups.
+		// Only CNI knows networks, and the hook attaches to cgroups, or finds out
+		// whether the pod's has the programs.
 		if len(w.policy.Select.Networks) > 0 && b.at.Hook.Target() == specs.TargetCgroup {
 			w.fail(b.pos, "put cgroup programs into a policy of their own",
-				"program %s belongs at %s, and only the CNI plugin knows the networks that select: asks for", b.sym, b.at.Hook)
+				"program %s belongs at %s, where the OCI hook has a say, and only the CNI plugin knows the networks that select: asks for", b.sym, b.at.Hook)
 		}
 		for _, a := range all[:i] {
 			switch {

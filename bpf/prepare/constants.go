@@ -4,6 +4,7 @@ package prepare
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/cilium/ebpf/btf"
 
@@ -80,16 +81,17 @@ func (w *preparer) encodeConstant(o *object, symbol string, pc policy.Constant) 
 }
 
 // known says at which kinds of targets a variable has a value. Those that are not
-// listed have one everywhere.
-var known = map[specs.Variable]specs.TargetKind{
-	specs.VarIfindex:     specs.TargetInterface,
-	specs.VarPeerIfindex: specs.TargetInterface,
-	specs.VarIP:          specs.TargetInterface,
-	specs.VarMAC:         specs.TargetInterface,
-	specs.VarPeerMAC:     specs.TargetInterface,
-	specs.VarPeerName:    specs.TargetInterface,
-	specs.VarCgroupID:    specs.TargetCgroup,
-	specs.VarPID:         specs.TargetCgroup,
+// listed have one everywhere. When programs are attached to the pod's cgroup, the
+// pod has no process yet.
+var known = map[specs.Variable][]specs.TargetKind{
+	specs.VarIfindex:     {specs.TargetInterface},
+	specs.VarPeerIfindex: {specs.TargetInterface},
+	specs.VarIP:          {specs.TargetInterface},
+	specs.VarMAC:         {specs.TargetInterface},
+	specs.VarPeerMAC:     {specs.TargetInterface},
+	specs.VarPeerName:    {specs.TargetInterface},
+	specs.VarCgroupID:    {specs.TargetCgroup, specs.TargetPodCgroup},
+	specs.VarPID:         {specs.TargetCgroup},
 }
 
 // checkVariables makes sure that each `${…}` can have a value wherever a program
@@ -122,11 +124,11 @@ func (w *preparer) checkVariables() {
 
 func (w *preparer) checkHoles(pos policy.Pos, holes []specs.Hole, p *program) {
 	for _, h := range holes {
-		kind, limited := known[h.Variable]
-		for _, runs := range []specs.TargetKind{specs.TargetCgroup, specs.TargetInterface, specs.TargetNetns} {
-			if limited && p.runs[runs] && runs != kind {
+		kinds, limited := known[h.Variable]
+		for _, runs := range []specs.TargetKind{specs.TargetCgroup, specs.TargetPodCgroup, specs.TargetInterface, specs.TargetNetns} {
+			if limited && p.runs[runs] && !slices.Contains(kinds, runs) {
 				w.fail(pos, "use it only where programs of that kind look, or split the policy",
-					"program %s is attached to %s, where ${%s} has no value: it belongs to %s", p.plan.Key, article(runs), h.Variable, article(kind))
+					"program %s is attached to %s, where ${%s} has no value: it belongs to %s", p.plan.Key, article(runs), h.Variable, article(kinds[0]))
 			}
 		}
 	}
@@ -139,6 +141,8 @@ func article(k specs.TargetKind) string {
 		return "an interface"
 	case specs.TargetNetns:
 		return "a network namespace"
+	case specs.TargetPodCgroup:
+		return "a pod's cgroup"
 	}
 	return "a " + string(k)
 }

@@ -133,7 +133,7 @@ func (w *preparer) finish() *Prepared {
 	out := &Prepared{
 		Plan: specs.Plan{
 			Version: specs.PlanVersion, Name: p.Name, Description: p.Description, Source: p.Pos.File,
-			OnError: p.OnError, Scope: p.Scope, Teardown: p.Teardown,
+			OnError: p.OnError, Scope: p.Scope, Cgroup: p.Cgroup, Teardown: p.Teardown,
 		},
 		Objects:  map[string][]byte{},
 		Warnings: w.warnings,

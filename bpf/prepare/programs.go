@@ -136,7 +136,12 @@ func (w *preparer) attach(o *object, symbol string, pa policy.Attachment) {
 		a.Name = fmt.Sprintf("%s@%d", p.plan.Key, n+1)
 	}
 	p.plan.Attachments = append(p.plan.Attachments, a)
-	p.runs[a.Hook.Target()] = true
+	p.runs[w.target(a.Hook)] = true
+}
+
+// target is the kind of target that a hook has in this policy; see specs.Plan.Target.
+func (w *preparer) target(h specs.Hook) specs.TargetKind {
+	return (&specs.Plan{Cgroup: w.policy.Cgroup}).Target(h)
 }
 
 // add returns the program that is a symbol loaded in one way. The second way of

@@ -84,7 +84,7 @@ func targets(plan *specs.Plan) []specs.TargetKind {
 	kinds := []specs.TargetKind{}
 	for _, program := range plan.Programs {
 		for _, a := range program.Attachments {
-			if kind := a.Hook.Target(); kind != "" && !slices.Contains(kinds, kind) {
+			if kind := plan.Target(a.Hook); kind != "" && !slices.Contains(kinds, kind) {
 				kinds = append(kinds, kind)
 			}
 		}

@@ -229,15 +229,15 @@ func TestCurrent(t *testing.T) {
 // A set whose hash is right may still come from another version of linkpin.
 func TestForeignDocument(t *testing.T) {
 	policy := func(fields string) string {
-		return fmt.Sprintf(`{"version":1,"planVersion":1,"policies":[{"name":"a","digest":%q,"onError":"deny"%s}]}`, strings.Repeat("0", 64), fields)
+		return fmt.Sprintf(`{"version":1,"planVersion":2,"policies":[{"name":"a","digest":%q,"onError":"deny"%s}]}`, strings.Repeat("0", 64), fields)
 	}
 	for text, want := range map[string]string{
-		`{"version":2,"planVersion":1}`:                                     "another version",
-		`{"version":1,"planVersion":2}`:                                     "another version",
-		`{"version":1,"planVersion":1,"rules":[]}`:                          "unknown field",
-		`{"version":1,"planVersion":1,"policies":[{"name":"../a"}]}`:        "name",
-		`{"version":1,"planVersion":1,"policies":[{"name":"a"}]}`:           "digest",
-		`{"version":1,"planVersion":1,"objects":["x"]}`:                     "objects",
+		`{"version":2,"planVersion":2}`:                                     "another version",
+		`{"version":1,"planVersion":3}`:                                     "another version",
+		`{"version":1,"planVersion":2,"rules":[]}`:                          "unknown field",
+		`{"version":1,"planVersion":2,"policies":[{"name":"../a"}]}`:        "name",
+		`{"version":1,"planVersion":2,"policies":[{"name":"a"}]}`:           "digest",
+		`{"version":1,"planVersion":2,"objects":["x"]}`:                     "objects",
 		strings.Replace(policy(""), "deny", "ignore", 1):                    "onError",
 		policy(`,"select":{"all":true,"images":["x"]}`):                     "unknown field",
 		strings.Replace(policy(""), `"policies":[`, `"policies":[null,`, 1): "name",

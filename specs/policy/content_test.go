@@ -40,6 +40,7 @@ func TestExample(t *testing.T) {
 		Select:      specs.Select{OptIn: true, Fields: specs.Fields{Namespaces: []string{"prod-*"}}},
 		OnError:     specs.Deny,
 		Scope:       specs.ScopeContainer,
+		Cgroup:      specs.CgroupContainer,
 		Teardown:    specs.Drain,
 		Programs: []policy.Program{{
 			Pos: at(13, "programs.from_container"), Name: "from_container",
@@ -72,9 +73,20 @@ func TestExample(t *testing.T) {
 	}
 }
 
+func TestCgroupOfThePod(t *testing.T) {
+	p := parseGood(t, "cgroup-pod.yaml")
+	if p.Cgroup != specs.CgroupPod {
+		t.Errorf("cgroup %q", p.Cgroup)
+	}
+	want := specs.Fields{Namespaces: []string{"prod-*"}, Callers: []specs.Caller{specs.CallerCRIO, specs.CallerContainerd}}
+	if diff := cmp.Diff(want, p.Select.Fields); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
 func TestDefaults(t *testing.T) {
 	p := parseGood(t, "minimal.yaml")
-	if p.Scope != specs.ScopeContainer || p.Teardown != specs.Drain {
+	if p.Scope != specs.ScopeContainer || p.Cgroup != specs.CgroupContainer || p.Teardown != specs.Drain {
 		t.Errorf("scope %q, teardown %q", p.Scope, p.Teardown)
 	}
 	if p.Programs != nil || p.Constants != nil || p.Maps != nil {

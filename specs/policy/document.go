@@ -30,7 +30,7 @@ const (
 // policy reads one document. It returns what it could read, for the sake of
 // further errors; Parse drops it if there are any.
 func (d *decoder) policy(root *yaml.Node) *Policy {
-	p := &Policy{Pos: Pos{File: d.file, Line: root.Line}, Scope: specs.ScopeContainer, Teardown: specs.Drain}
+	p := &Policy{Pos: Pos{File: d.file, Line: root.Line}, Scope: specs.ScopeContainer, Cgroup: specs.CgroupContainer, Teardown: specs.Drain}
 	top := field{root, p.Pos}
 	d.check(top, 1)
 	if root.Kind != yaml.MappingNode && !d.refused[root] {
@@ -51,6 +51,10 @@ func (d *decoder) policy(root *yaml.Node) *Policy {
 	}
 	p.Scope = optional(d, o, "scope", specs.ScopeContainer,
 		[]specs.Scope{specs.ScopeContainer}, specs.ScopePod, specs.ScopeNode)
+	p.Cgroup = optional(d, o, "cgroup", specs.CgroupContainer, []specs.CgroupOf{specs.CgroupContainer, specs.CgroupPod})
+	if f, ok := o.get("select"); ok && p.Cgroup == specs.CgroupPod {
+		d.checkPodSelect(f, p.Select)
+	}
 	p.Teardown = optional(d, o, "teardown", specs.Drain, []specs.Teardown{specs.Drain, specs.Detach})
 	if f, ok := o.get("programs"); ok {
 		p.Programs = d.programs(f, p)

@@ -12,7 +12,7 @@ type keys struct {
 var (
 	policyKeys = keys{
 		names: []string{
-			"apiVersion", "kind", "metadata", "object", "objects", "select", "onError", "scope", "teardown",
+			"apiVersion", "kind", "metadata", "object", "objects", "select", "onError", "scope", "cgroup", "teardown",
 			"programs", "constants", "maps",
 		},
 		hints: map[string]string{
@@ -50,6 +50,7 @@ var (
 		hints: map[string]string{
 			"type":    "say attach for a program that is attached, or loadAs with attach: none",
 			"section": "write attach",
+			"cgroup":  "write it outside programs: a policy is for the pod's cgroup or for the container's",
 		},
 	}
 	mapKeys = keys{

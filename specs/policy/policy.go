@@ -18,6 +18,7 @@ type Policy struct {
 	Select      specs.Select
 	OnError     specs.OnError
 	Scope       specs.Scope    // default container
+	Cgroup      specs.CgroupOf // default container
 	Teardown    specs.Teardown // default drain
 	Programs    []Program      // nil: every program of every object, where its ELF section says
 	Constants   []Constant

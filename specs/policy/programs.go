@@ -231,7 +231,8 @@ func (d *decoder) checkDirection(pos Pos, a Attachment) {
 }
 
 // checkReach refuses networks in the selector of a policy with cgroup programs:
-// only a CNI plugin knows the network, and only the OCI hook attaches to cgroups.
+// only a CNI plugin knows the network, and the OCI hook attaches to the container's
+// cgroup, and makes sure of the pod's.
 func (d *decoder) checkReach(sel field, p *Policy) {
 	cgroup, others := "", false
 	for _, program := range p.Programs {
@@ -247,12 +248,16 @@ func (d *decoder) checkReach(sel field, p *Policy) {
 	if cgroup == "" {
 		return
 	}
+	why := "where CNI does not attach"
+	if p.Cgroup == specs.CgroupPod {
+		why = "and the OCI hook has to look whether the pod has got it"
+	}
 	if len(p.Select.Networks) > 0 {
 		d.fail(sel.at("networks"), "put cgroup programs into a policy of their own",
-			"only CNI knows the network, and %s is attached to a cgroup, where CNI does not attach", cgroup)
+			"only CNI knows the network, and %s is attached to a cgroup, %s", cgroup, why)
 	}
 	if e := p.Select.Exclude; e != nil && len(e.Networks) > 0 && !others {
 		d.fail(sel.at("exclude", "networks"), "remove it",
-			"only CNI knows the network, and every program is attached to a cgroup, where CNI does not attach")
+			"only CNI knows the network, and every program is attached to a cgroup, %s", why)
 	}
 }

@@ -148,6 +148,7 @@ func TestSchemaEnums(t *testing.T) {
 		{"map flags", mapFlagNames(), schemaNode(t, "$defs", "mapFlags", "items").list("enum")},
 		{"onError", text([]specs.OnError{specs.Deny, specs.Allow}), schemaNode(t, "properties", "onError").list("enum")},
 		{"scope", text([]specs.Scope{specs.ScopeContainer}), schemaNode(t, "properties", "scope").list("enum")},
+		{"cgroup", text([]specs.CgroupOf{specs.CgroupContainer, specs.CgroupPod}), schemaNode(t, "properties", "cgroup").list("enum")},
 		{"teardown", text([]specs.Teardown{specs.Drain, specs.Detach}), schemaNode(t, "properties", "teardown").list("enum")},
 		{"side", text([]specs.Side{specs.SideHost, specs.SideContainer}), schemaNode(t, "$defs", "place", "properties", "side").list("enum")},
 		{"direction", text([]specs.Direction{specs.ToContainer, specs.FromContainer}), schemaNode(t, "$defs", "place", "properties", "direction").list("enum")},

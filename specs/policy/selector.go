@@ -145,3 +145,22 @@ func (d *decoder) annotations(f field) map[string]string {
 	}
 	return out
 }
+
+// checkPodSelect refuses conditions that tell the containers of a pod apart, and
+// callers without pods, in a policy for the pod's cgroup: what is attached there
+// concerns every container of the pod.
+func (d *decoder) checkPodSelect(sel field, s specs.Select) {
+	const remedy = "remove it, or remove cgroup: pod"
+	for _, c := range s.Callers {
+		if !c.HasPods() {
+			d.fail(sel.at("callers"), "name crio and containerd only, or remove cgroup: pod",
+				"%s has no pods, and the policy is for the pod's cgroup", c)
+		}
+	}
+	if len(s.Containers) > 0 {
+		d.fail(sel.at("containers"), remedy, "a pod's cgroup holds all of its containers: they can't be told apart by name")
+	}
+	if s.Exclude != nil && len(s.Exclude.Containers) > 0 {
+		d.fail(sel.at("exclude", "containers"), remedy, "a pod's cgroup holds all of its containers: none of them can be excluded")
+	}
+}

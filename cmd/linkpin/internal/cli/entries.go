@@ -152,6 +152,8 @@ func targetText(e entryOutput, p linkOutput) string {
 	switch {
 	case p.Target == specs.TargetCgroup && e.Cgroup != nil:
 		return fmt.Sprintf("cgroup %d", e.Cgroup.ID)
+	case p.Target == specs.TargetPodCgroup && e.Cgroup != nil:
+		return fmt.Sprintf("cgroup %d of the pod", e.Cgroup.ID)
 	case p.Target == specs.TargetNetns && e.Netns != nil:
 		return fmt.Sprintf("netns %d", e.Netns.Inode)
 	case p.Target == specs.TargetInterface && e.Interface != nil:

@@ -3,6 +3,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 
@@ -18,6 +19,7 @@ type policyOutput struct {
 	Description string          `json:"description,omitempty"`
 	Generation  string          `json:"generation"`
 	Scope       specs.Scope     `json:"scope"`
+	Cgroup      specs.CgroupOf  `json:"cgroup"`
 	Teardown    specs.Teardown  `json:"teardown"`
 	Objects     []objectOutput  `json:"objects"`
 	Programs    []programOutput `json:"programs"`
@@ -81,6 +83,7 @@ func describePolicy(summary applied.Summary, plan *specs.Plan) policyOutput {
 		policySummary: summarize(summary),
 		Description:   plan.Description,
 		Scope:         plan.Scope,
+		Cgroup:        cmp.Or(plan.Cgroup, specs.CgroupContainer),
 		Teardown:      plan.Teardown,
 		Objects:       []objectOutput{},
 		Programs:      []programOutput{},
@@ -122,6 +125,7 @@ func (a *app) printPolicy(out policyOutput) error {
 	t.row("containers", selectText(out.Select))
 	t.row("on error", string(out.OnError))
 	t.row("scope", string(out.Scope))
+	t.row("cgroup", string(out.Cgroup))
 	t.row("teardown", string(out.Teardown))
 	for _, o := range out.Objects {
 		t.row("object", strings.TrimSpace(o.Name+" "+o.Origin))

@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package entry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/linkpin/linkpin/bpf/pin"
+	"github.com/linkpin/linkpin/bpf/target"
+	"github.com/linkpin/linkpin/specs"
+	"github.com/linkpin/linkpin/specs/fault"
+)
+
+// ErrOutside means that a container is not in the cgroup that its pod's programs are
+// attached to.
+var ErrOutside = errors.New("is not in the cgroup of its pod")
+
+// The remedies for what a user sees of a policy with `cgroup: pod`.
+const (
+	podRemedy    = "make the pod again if it is older than the policy; it takes linkpin-cni with the capability cgroupPath (`linkpin install cni`)"
+	callerRemedy = "name crio and containerd in the policy's select.callers"
+)
+
+// NeedsPods refuses a policy for the pod's cgroup to a caller that has no pods.
+func NeedsPods(caller specs.Caller, policy string) error {
+	if caller.HasPods() {
+		return nil
+	}
+	return fault.New("policy "+policy, fmt.Errorf("it is for the pod's cgroup (cgroup: pod), and the caller %s has no pods", caller), callerRemedy)
+}
+
+// ClaimPodCgroup makes sure that no entry of another sandbox is on the cgroup of a
+// pod, above it or below it: its programs would decide about another pod's
+// containers. What a sandbox has left there whose namespace is gone is retired;
+// otherwise the error wraps ErrInUse. The sandbox's lock must be held. Who publishes
+// asks again afterwards: two sandboxes may be made at the same time.
+func (s *Session) ClaimPodCgroup(sandbox pin.Key, cg *target.Cgroup) error {
+	keys, err := s.Root.Sandboxes()
+	if err != nil {
+		return err
+	}
+	for _, key := range keys {
+		if key == sandbox {
+			continue
+		}
+		places, err := s.Root.PodCgroups(key)
+		if err != nil {
+			return err
+		}
+		for _, p := range places {
+			if err := s.leavesRoom(key, p, cg); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// leavesRoom returns ErrInUse if an entry of another sandbox is in the way.
+func (s *Session) leavesRoom(key pin.Key, p pin.Place, cg *target.Cgroup) error {
+	rec, err := s.readRecord(p)
+	if err != nil {
+		return err
+	}
+	if rec.Cgroup == nil || rec.Cgroup.ID != cg.ID && !above(rec.Cgroup.Path, cg.Path) && !above(cg.Path, rec.Cgroup.Path) {
+		return nil
+	}
+	inUse := fault.New("cgroup "+cg.Path+" of the pod", fmt.Errorf("policy %s of sandbox %s is attached to %s: it %w",
+		rec.Policy, rec.Identity.ContainerID, rec.Cgroup.Path, ErrInUse), "give each pod a cgroup of its own (cgroup_parent of its sandbox)")
+	if ended, err := netnsEnded(rec); err != nil || !ended {
+		return errors.Join(err, inUse)
+	}
+	lock, err := s.Root.TryLock(pin.Sandbox(key))
+	if errors.Is(err, pin.ErrBusy) {
+		return inUse
+	}
+	if err != nil {
+		return err
+	}
+	defer s.release(lock)
+	return s.retire(p, reasonPod)
+}
+
+// above reports whether directory a is above directory b, as far as their names tell.
+func above(a, b string) bool { return strings.HasPrefix(b, filepath.Clean(a)+"/") }
+
+// DropDrained takes down what drains on the cgroup of a pod: a pod's sandbox may be
+// made again in the same cgroup, and what was attached for the one before would
+// decide about its containers, beside the programs of now.
+func (s *Session) DropDrained(cg *target.Cgroup) error {
+	places, err := s.Root.Retired()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, p := range places {
+		if r, err := pin.ParseRetired(p.Name()); err != nil || r.Reason != reasonPod {
+			continue
+		}
+		e, rec, err := s.open(p)
+		if err == nil && rec.Cgroup != nil && rec.Cgroup.ID == cg.ID {
+			err = s.takeDown(e)
+		}
+		if err != nil && !skippable(err) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Withdraw removes entries that this invocation has published. The locks of their
+// owners must be held; the links are off when it returns.
+func (s *Session) Withdraw(places []pin.Place) error {
+	var errs []error
+	for _, p := range slices.Backward(places) {
+		e, err := s.Root.Entry(p)
+		if err == nil {
+			err = s.takeDown(e)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// PodCovers makes sure that a policy for the pod's cgroup is in force for a
+// container: its pod's entry has every link live, what was taken off is attached
+// again, and the container's own cgroup is that of the pod or below it (ErrOutside).
+// The sandbox's lock must be held.
+func (s *Session) PodCovers(ctx context.Context, sandbox pin.Key, policy string, sub *Subject) error {
+	p := pin.PodCgroupEntry(sandbox, policy)
+	object := "policy " + policy
+	covered, err := s.Covered(ctx, p)
+	if err == nil && !covered {
+		err = fault.New(object, errors.New("its programs are not attached to the cgroup of the pod (cgroup: pod)"), podRemedy)
+	}
+	if err != nil {
+		return err
+	}
+	rec, err := s.readRecord(p)
+	if err != nil {
+		return err
+	}
+	if rec.Cgroup == nil || rec.Netns == nil || sub.Netns == nil || rec.Netns.Cookie != sub.Netns.Cookie {
+		return fault.New(object, fmt.Errorf("the entry of the pod's cgroup, recorded for another network namespace, %w", target.ErrMismatch), "make the pod again")
+	}
+	cg, err := target.OpenCgroup(rec.Cgroup.Path, rec.Cgroup.ID)
+	if err != nil {
+		return fault.New(object, err, "")
+	}
+	defer func() { s.warn(cg.Close()) }()
+	inside, err := cg.Contains(sub.Cgroup)
+	if err == nil && !inside {
+		err = fault.New(object, fmt.Errorf("cgroup %s of the container %w: %s", sub.Cgroup.Path, ErrOutside, cg.Path),
+			"the runtime must make containers below the pod's cgroup (its cgroup_parent)")
+	}
+	return err
+}

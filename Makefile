@@ -11,7 +11,7 @@ MAKEFLAGS += --no-builtin-rules
 # sudo's PATH leaves out /usr/local/go/bin, where Go's own instructions install it.
 GO ?= $(or $(shell command -v go),$(wildcard /usr/local/go/bin/go),go)
 export GO
-GO_VERSION := 1.26
+GO_VERSION := 1.26.6
 PATH := $(patsubst %/,%,$(dir $(GO))):$(PATH)
 export PATH
 
@@ -20,7 +20,7 @@ export PATH
 VERSION ?= $(shell git -c safe.directory=$(CURDIR) describe --tags --always --dirty 2>/dev/null || echo unknown)
 export GOFLAGS := $(filter-out -buildvcs%,$(GOFLAGS)) -buildvcs=false
 LDFLAGS := -s -w -X main.version=$(VERSION)
-BINARIES := linkpin linkpin-hook linkpin-cni
+BINARIES := linkpin linkpin-hook linkpin-cni linkpin-nri
 
 GOLANGCI_LINT_VERSION := v2.15.0
 GOLANGCI_LINT := bin/tools/golangci-lint-$(GOLANGCI_LINT_VERSION)
@@ -30,6 +30,9 @@ DESTDIR ?=
 BINDIR ?= $(PREFIX)/bin
 # Where runtimes look for CNI plugins, whatever the prefix.
 CNIDIR ?= /opt/cni/bin
+# linkpin-nri waits here for `linkpin install nri`: in the runtimes' plugin directory
+# it would be started.
+LIBEXECDIR ?= $(PREFIX)/libexec/linkpin
 
 FUZZTIME ?= 20s
 TESTFLAGS ?=
@@ -42,16 +45,17 @@ help: ## print this list
 		/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: build
-build: go ## static binaries: bin/linkpin, bin/linkpin-hook, bin/linkpin-cni
+build: go ## static binaries: bin/linkpin, bin/linkpin-hook, bin/linkpin-cni, bin/linkpin-nri
 	CGO_ENABLED=0 "$(GO)" build -trimpath -ldflags "$(LDFLAGS)" -o bin/ $(BINARIES:%=./cmd/%)
 	@$(OWN)
 
 .PHONY: install
-install: ## install what `make build` built below DESTDIR (PREFIX, CNIDIR)
+install: ## install what `make build` built below DESTDIR (PREFIX, CNIDIR, LIBEXECDIR)
 	@for b in $(BINARIES); do [ -x bin/$$b ] || { echo "make install: bin/$$b is missing; run: make build" >&2; exit 1; }; done
 	install -D -m 0755 bin/linkpin "$(DESTDIR)$(BINDIR)/linkpin"
 	install -D -m 0755 bin/linkpin-hook "$(DESTDIR)$(BINDIR)/linkpin-hook"
 	install -D -m 0755 bin/linkpin-cni "$(DESTDIR)$(CNIDIR)/linkpin-cni"
+	install -D -m 0755 bin/linkpin-nri "$(DESTDIR)$(LIBEXECDIR)/linkpin-nri"
 
 .PHONY: generate
 generate: go ## compile the eBPF programs and write everything else that is generated
@@ -80,11 +84,20 @@ test-fast: root go ## what needs no container runtime, without the race detector
 	@echo "==> all packages but integration, in their own namespaces"
 	GOPROXY=off hack/ns "$(GO)" test $(TESTFLAGS) $$("$(GO)" list ./... | grep -v '/integration')
 
+.PHONY: test-extended
+test-extended: root go ## containerd 2 and CRI-O with NRI and CDI; builds both first (root)
+	@hack/deps test extended
+	hack/extended/build bin/tools/extended
+	@$(OWN)
+	"$(GO)" mod download
+	GOPROXY=off hack/ns "$(GO)" test -tags extended -count=1 -timeout 20m $(TESTFLAGS) -run TestExtended ./integration
+
 .PHONY: lint
 lint: go $(GOLANGCI_LINT) ## golangci-lint, go vet for arm64, shellcheck
 	@hack/deps lint
 	$(GOLANGCI_LINT) run --allow-serial-runners ./...
 	GOARCH=arm64 CGO_ENABLED=0 "$(GO)" vet ./...
+	"$(GO)" vet -tags extended ./integration
 	@# Scripts have no suffix: they are found by their first line.
 	grep -rlE --exclude-dir=.git --exclude-dir=bin '^#!/bin/(ba)?sh' hack .ci | xargs shellcheck
 

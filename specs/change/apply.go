@@ -21,8 +21,7 @@ import (
 // ErrChanged means that a file is no longer what it was when the plan was made.
 var ErrChanged = errors.New("was changed by somebody else in the meantime")
 
-// temporary is how names of files begin that are not complete yet. No runtime reads
-// them: their names end in ".tmp".
+// temporary is how names of files begin that are not complete yet; they end in ".tmp".
 const temporary = ".linkpin-"
 
 // Lock keeps other installers of the host away until unlock is called. It must be
@@ -63,17 +62,26 @@ func (h Host) Lock(ctx context.Context) (unlock func(), err error) {
 // old content or the new. A file that is not as it was when the plan was made is not
 // touched (ErrChanged).
 func (p *Plan) Apply(h Host) error {
+	var made []string // directories, outermost first
 	for i, c := range p.Changes {
-		if err := h.make(c); err != nil {
-			remedy := remedyFor(err)
-			for _, done := range slices.Backward(p.Changes[:i]) {
-				if undo := h.undo(done); undo != nil {
-					err = fmt.Errorf("%w, and undoing the change of %s: %w", err, done.Path, undo)
-					remedy = "compare with --dry-run"
-				}
-			}
-			return fault.New(c.Path, err, remedy)
+		dirs, err := h.make(c)
+		made = append(made, dirs...)
+		if err == nil {
+			continue
 		}
+		remedy := remedyFor(err)
+		for _, done := range slices.Backward(p.Changes[:i]) {
+			if undo := h.undo(done); undo != nil {
+				err = fmt.Errorf("%w, and undoing the change of %s: %w", err, done.Path, undo)
+				remedy = "compare with --dry-run"
+			}
+		}
+		for _, dir := range slices.Backward(made) {
+			if undo := removeEmpty(dir); undo != nil {
+				err = fmt.Errorf("%w, and removing a directory: %w", err, undo)
+			}
+		}
+		return fault.New(c.Path, err, remedy)
 	}
 	return nil
 }
@@ -93,25 +101,48 @@ func remedyFor(err error) string {
 	return "nothing was changed"
 }
 
-func (h Host) make(c Change) error {
+// make makes one change. It returns the directories that it made on the way.
+func (h Host) make(c Change) (made []string, err error) {
 	real, err := h.Resolve(c.Path)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if c.removes() && c.Old.Mode.IsDir() {
-		return removeEmpty(real)
+		return nil, removeEmpty(real)
 	}
 	now, err := h.Read(c.Path)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if !now.same(c.Old) {
-		return ErrChanged
+		return nil, ErrChanged
 	}
 	if c.removes() {
-		return remove(real)
+		return nil, remove(real)
 	}
-	return replace(real, c.New, c.Old, c.Mode)
+	if made, err = makeDirs(filepath.Dir(real)); err != nil {
+		return made, err
+	}
+	return made, replace(real, c.New, c.Old, c.Mode)
+}
+
+// makeDirs makes a directory and those above it that are missing, and returns which
+// it made, the outermost first.
+func makeDirs(dir string) (made []string, err error) {
+	var missing []string
+	for d := dir; ; d = filepath.Dir(d) {
+		if _, err := os.Lstat(d); !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		missing = append(missing, d)
+	}
+	for _, d := range slices.Backward(missing) {
+		if err := os.Mkdir(d, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+			return made, err
+		}
+		made = append(made, d)
+	}
+	return made, nil
 }
 
 // undo brings back what was there before a change that was made.
@@ -145,15 +176,13 @@ func removeEmpty(real string) error {
 	return &os.PathError{Op: "rmdir", Path: real, Err: err}
 }
 
-// replace writes a file beside real and renames it. The new file gets mode and
+// replace writes a temporary file and renames it to real. The new file gets mode and
 // owner of the old one, or mode if there was none.
 func replace(real string, data []byte, old *File, mode fs.FileMode) (err error) {
 	dir := filepath.Dir(real)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	sweepTemporary(dir)
-	f, err := os.CreateTemp(dir, temporary+"*.tmp")
+	tmp := temporaryDir(dir)
+	sweepTemporary(tmp)
+	f, err := os.CreateTemp(tmp, temporary+"*.tmp")
 	if err != nil {
 		return err
 	}
@@ -180,6 +209,21 @@ func replace(real string, data []byte, old *File, mode fs.FileMode) (err error) 
 		return err
 	}
 	return errors.Join(f.Close(), syncDir(dir))
+}
+
+// temporaryDir returns where a file that is to be in dir is written. Runtimes read
+// directories of fragments, CRI-O every file whatever its name: half a file must not
+// be in one, so it stands beside it.
+func temporaryDir(dir string) string {
+	parent := filepath.Dir(dir)
+	if !strings.HasSuffix(dir, ".d") {
+		return dir
+	}
+	var a, b unix.Stat_t
+	if unix.Stat(dir, &a) != nil || unix.Stat(parent, &b) != nil || a.Dev != b.Dev {
+		return dir // nothing can be renamed across file systems
+	}
+	return parent
 }
 
 // sweepTemporary removes what an installer that was killed has left. The host's lock

@@ -26,10 +26,10 @@ const (
 type Target interface {
 	// Name is the word on the command line: "podman".
 	Name() string
-	// Binary is the program of linkpin that the target calls, and where the host has
-	// it. Whoever uses the target places it before Install's changes are made, and
-	// removes it after those of Uninstall if nobody uses it any more.
-	Binary() (name, path string)
+	// Binaries are the programs of linkpin that the target calls, and where the host
+	// has them. Whoever uses the target places them before Install's changes are made,
+	// and removes them after those of Uninstall if nobody uses them any more.
+	Binaries() []Binary
 	// Install plans what is missing. The plan is empty if nothing is.
 	Install(h Host) (*Plan, error)
 	// Uninstall plans the reverse: what Install wrote goes, everything else stays
@@ -41,6 +41,12 @@ type Target interface {
 	// Check looks for whatever would keep the target from calling linkpin. It
 	// returns nothing if the target is not on the host.
 	Check(h Host) []Finding
+}
+
+// Binary is a program of linkpin on a host.
+type Binary struct {
+	Name string // "linkpin-hook"
+	Path string // absolute, as the host sees it
 }
 
 // Level says how bad a Finding is.

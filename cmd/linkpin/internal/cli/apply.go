@@ -15,6 +15,7 @@ import (
 
 	"github.com/linkpin/linkpin/specs"
 	"github.com/linkpin/linkpin/specs/applied"
+	"github.com/linkpin/linkpin/specs/change"
 	"github.com/linkpin/linkpin/specs/fault"
 )
 
@@ -29,21 +30,21 @@ type applyOutput struct {
 }
 
 type appliedPolicy struct {
-	Name   string `json:"name"`
-	Change change `json:"change"`
-	Digest string `json:"digest,omitempty"`
-	File   string `json:"file,omitempty"`
-	SHA256 string `json:"sha256,omitempty"` // of the file
+	Name   string       `json:"name"`
+	Change policyChange `json:"change"`
+	Digest string       `json:"digest,omitempty"`
+	File   string       `json:"file,omitempty"`
+	SHA256 string       `json:"sha256,omitempty"` // of the file
 }
 
-// change says what an apply does to a policy.
-type change string
+// policyChange says what an apply does to a policy.
+type policyChange string
 
 const (
-	added     change = "added"
-	changed   change = "changed"
-	removed   change = "removed"
-	unchanged change = "unchanged"
+	added     policyChange = "added"
+	changed   policyChange = "changed"
+	removed   policyChange = "removed"
+	unchanged policyChange = "unchanged"
 )
 
 type applyOptions struct {
@@ -130,6 +131,7 @@ func (a *app) apply(ctx context.Context, o applyOptions) (applyOutput, error) {
 	}
 	defer now.Close()
 	out.Generation = now.Generation()
+	out.Warnings = append(out.Warnings, a.outdated(change.Host{})...)
 	return out, nil
 }
 

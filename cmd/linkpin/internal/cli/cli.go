@@ -25,6 +25,9 @@ type Env struct {
 	Stderr  io.Writer
 	Now     func() time.Time // default time.Now
 	Version string           // of linkpin, as the linker was told
+	// Programs is the directory of this program, where its companions are. Empty
+	// means that there are none.
+	Programs string
 }
 
 // app is one invocation.
@@ -109,6 +112,8 @@ This tool puts policies into effect (linkpin policy apply), shows what is attach
 		a.verifyCommand(),
 		a.gcCommand(),
 		a.mapCommand(),
+		a.installCommand(installing),
+		a.installCommand(uninstalling),
 		a.doctorCommand(),
 		a.versionCommand(),
 		exitCodesTopic(),

@@ -9,46 +9,31 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/linkpin/linkpin/specs/applied"
+	"github.com/linkpin/linkpin/specs/change"
 	"github.com/linkpin/linkpin/specs/fault"
 )
 
 // doctorOutput is `linkpin doctor -o json`.
 type doctorOutput struct {
-	Findings []finding `json:"findings"`
+	Findings []change.Finding `json:"findings"`
 }
-
-// finding is what doctor says about one thing.
-type finding struct {
-	Level  level  `json:"level"`
-	What   string `json:"what"`
-	Detail string `json:"detail"`
-	Remedy string `json:"remedy,omitempty"`
-}
-
-// level says how bad a finding is.
-type level string
-
-const (
-	levelOK   level = "ok"
-	levelWarn level = "warn" // something that policies may need is missing
-	levelFail level = "fail" // containers can't start under their policies
-)
 
 // doctor collects findings.
 type doctor struct {
 	*app
 	policies string // directory of the policy files
 	exempt   string
-	findings []finding
+	host     change.Host // whose runtimes are looked at; this one outside of tests
+	findings []change.Finding
 }
 
 func (d *doctor) ok(what, format string, args ...any) {
-	d.findings = append(d.findings, finding{levelOK, what, fault.OneLine(fmt.Sprintf(format, args...)), ""})
+	d.findings = append(d.findings, change.Finding{Level: change.OK, What: what, Detail: fault.OneLine(fmt.Sprintf(format, args...))})
 }
 
 // bad notes a problem. An error that has its own remedy keeps it.
-func (d *doctor) bad(l level, what string, err error, remedy string) {
-	f := finding{Level: l, What: what, Detail: err.Error(), Remedy: remedy}
+func (d *doctor) bad(l change.Level, what string, err error, remedy string) {
+	f := change.Finding{Level: l, What: what, Detail: err.Error(), Remedy: remedy}
 	if e, ok := errors.AsType[*fault.Error](err); ok && e.Remedy != "" && remedy == "" {
 		f.Detail, f.Remedy = e.Object+": "+e.Cause.Error(), e.Remedy
 	}
@@ -60,10 +45,11 @@ func (a *app) doctorCommand() *cobra.Command {
 	d := &doctor{app: a}
 	cmd := &cobra.Command{
 		Use:   "doctor",
-		Short: "Check the machine: kernel, mounts, capabilities, policies",
+		Short: "Check the machine: kernel, mounts, policies, and whether runtimes call linkpin",
 		Long: `Check what linkpin needs of this machine. The kernel's features are not guessed from its
 version: every kind of link is made once, in a new cgroup and a new network namespace
-that are removed again.
+that are removed again. Of the runtimes and CNI networks that are there, doctor reads the
+configuration as they do: what would make one drop linkpin in silence is found.
 
 Each finding is one line: ok, warn (some policies may not work) or fail (containers can't
 start under their policies). Exit code: 1 if there is a fail.`,
@@ -74,10 +60,14 @@ start under their policies). Exit code: 1 if there is a fail.`,
 		d.checkKernel()
 		d.checkCapabilities()
 		d.checkBPFFS()
-		missing := d.checkLinks(d.checkCgroup2())
+		cgroup2 := d.checkCgroup2()
+		missing := d.checkLinks(cgroup2)
+		d.checkExclusive(cgroup2)
 		d.checkApplied(missing)
 		d.checkDirectory()
 		d.checkExempt()
+		d.checkRuntimes()
+		d.checkTargets()
 		return d.print()
 	}
 	return cmd
@@ -86,7 +76,7 @@ start under their policies). Exit code: 1 if there is a fail.`,
 func (d *doctor) print() error {
 	failed := false
 	for _, f := range d.findings {
-		failed = failed || f.Level == levelFail
+		failed = failed || f.Level == change.Fail
 		if d.json {
 			continue
 		}

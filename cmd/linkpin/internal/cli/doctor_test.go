@@ -12,6 +12,7 @@ import (
 
 	"github.com/linkpin/linkpin/bpf/bpftest"
 	"github.com/linkpin/linkpin/specs"
+	"github.com/linkpin/linkpin/specs/change"
 )
 
 // runLinkpin runs one command line in this process.
@@ -65,7 +66,7 @@ func TestDoctorProbes(t *testing.T) {
 	}
 	d = &doctor{app: a}
 	d.checkLinks(t.TempDir())
-	if len(d.findings) == 0 || d.findings[0].Level != levelFail {
+	if len(d.findings) == 0 || d.findings[0].Level != change.Fail {
 		t.Errorf("a directory that is no cgroup: %v", d.findings)
 	}
 	// A program that is refused is a finding, not a failure of doctor.
@@ -90,7 +91,7 @@ func TestDoctorNeedsHooks(t *testing.T) {
 	a.roots.state = state
 	d := &doctor{app: a}
 	d.checkApplied(map[specs.Hook]error{"cgroup_skb/egress": os.ErrInvalid})
-	if len(d.findings) == 0 || d.findings[0].Level != levelFail || d.findings[0].What != "policy meter" || !strings.Contains(d.findings[0].Detail, "cgroup_skb/egress") {
+	if len(d.findings) == 0 || d.findings[0].Level != change.Fail || d.findings[0].What != "policy meter" || !strings.Contains(d.findings[0].Detail, "cgroup_skb/egress") {
 		t.Errorf("%+v", d.findings)
 	}
 }

@@ -15,18 +15,19 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/linkpin/linkpin/bpf/pin"
+	"github.com/linkpin/linkpin/specs/change"
 )
 
 // checkKernel looks at what does not depend on the kinds of links.
 func (d *doctor) checkKernel() {
 	var u unix.Utsname
 	if err := unix.Uname(&u); err != nil {
-		d.bad(levelFail, "kernel", os.NewSyscallError("uname", err), "")
+		d.bad(change.Fail, "kernel", os.NewSyscallError("uname", err), "")
 		return
 	}
 	d.ok("kernel", "%s %s", unix.ByteSliceToString(u.Release[:]), unix.ByteSliceToString(u.Machine[:]))
 	if _, err := os.Stat("/sys/kernel/btf/vmlinux"); err != nil {
-		d.bad(levelWarn, "kernel types", err, "objects that are relocated to the running kernel (CO-RE) can't be used: enable CONFIG_DEBUG_INFO_BTF")
+		d.bad(change.Warn, "kernel types", err, "objects that are relocated to the running kernel (CO-RE) can't be used: enable CONFIG_DEBUG_INFO_BTF")
 		return
 	}
 	d.ok("kernel types", "/sys/kernel/btf/vmlinux is there")
@@ -37,7 +38,7 @@ func (d *doctor) checkCapabilities() {
 	const what = "capabilities"
 	have, err := effective(filepath.Join(d.roots.proc, "self/status"))
 	if err != nil {
-		d.bad(levelFail, what, err, "")
+		d.bad(change.Fail, what, err, "")
 		return
 	}
 	var missing []string
@@ -57,9 +58,9 @@ func (d *doctor) checkCapabilities() {
 	}
 	switch {
 	case os.Geteuid() != 0:
-		d.bad(levelFail, what, fmt.Errorf("running as uid %d", os.Geteuid()), "linkpin must run as root")
+		d.bad(change.Fail, what, fmt.Errorf("running as uid %d", os.Geteuid()), "linkpin must run as root")
 	case len(missing) > 0:
-		d.bad(levelFail, what, errors.New("without "+strings.Join(missing, ", ")), "linkpin must run as root with all capabilities")
+		d.bad(change.Fail, what, errors.New("without "+strings.Join(missing, ", ")), "linkpin must run as root with all capabilities")
 	default:
 		d.ok(what, "root, with all that are needed")
 	}
@@ -86,7 +87,7 @@ func (d *doctor) checkBPFFS() {
 	case errors.Is(err, pin.ErrNoState):
 		d.ok(what, "%s, nothing stored yet", d.roots.bpffs)
 	case err != nil:
-		d.bad(levelFail, what, err, "")
+		d.bad(change.Fail, what, err, "")
 		return
 	default:
 		d.ok(what, "%s", root.Path())
@@ -94,10 +95,10 @@ func (d *doctor) checkBPFFS() {
 	}
 	var fs unix.Statfs_t
 	if err := unix.Statfs(d.roots.bpffs, &fs); err == nil && fs.Flags&unix.ST_RDONLY != 0 {
-		d.bad(levelFail, what, pin.ErrReadOnly, "mount -o remount,rw "+d.roots.bpffs)
+		d.bad(change.Fail, what, pin.ErrReadOnly, "mount -o remount,rw "+d.roots.bpffs)
 	}
 	if err := pin.CheckStacked(d.roots.pins()); err != nil {
-		d.bad(levelWarn, what, err, "")
+		d.bad(change.Warn, what, err, "")
 	}
 }
 
@@ -107,9 +108,9 @@ func (d *doctor) checkCgroup2() string {
 	v2, v1, err := cgroupMounts(filepath.Join(d.roots.proc, "self/mountinfo"))
 	switch {
 	case err != nil:
-		d.bad(levelFail, what, err, "")
+		d.bad(change.Fail, what, err, "")
 	case v2 == "":
-		d.bad(levelFail, what, errors.New("is not mounted"),
+		d.bad(change.Fail, what, errors.New("is not mounted"),
 			"boot with systemd.unified_cgroup_hierarchy=1, or mount it: mkdir -p /sys/fs/cgroup/unified && mount -t cgroup2 none /sys/fs/cgroup/unified")
 	case v1:
 		d.ok(what, "%s, beside cgroup v1 (hybrid)", v2)

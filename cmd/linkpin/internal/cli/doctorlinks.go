@@ -18,6 +18,7 @@ import (
 	"github.com/linkpin/linkpin/bpf/hooks"
 	"github.com/linkpin/linkpin/bpf/target"
 	"github.com/linkpin/linkpin/specs"
+	"github.com/linkpin/linkpin/specs/change"
 )
 
 // scratch is a cgroup and a network namespace to try links in. Nobody is in them.
@@ -34,7 +35,7 @@ func (d *doctor) checkLinks(cgroup2 string) map[specs.Hook]error {
 	if cgroup2 != "" {
 		cgroup, remove, err := scratchCgroup(cgroup2)
 		if err != nil {
-			d.bad(levelFail, "cgroup links", err, "")
+			d.bad(change.Fail, "cgroup links", err, "")
 		} else {
 			defer func() { d.warn(remove()) }()
 			s.cgroup = cgroup
@@ -42,7 +43,7 @@ func (d *doctor) checkLinks(cgroup2 string) map[specs.Hook]error {
 	}
 	netns, err := scratchNetns()
 	if err != nil {
-		d.bad(levelFail, "interface links", err, "")
+		d.bad(change.Fail, "interface links", err, "")
 	} else {
 		defer netns.Close()
 		s.netns = netns
@@ -74,7 +75,7 @@ func (d *doctor) reportLink(what string, err error) {
 		d.ok(what, "work")
 		return
 	}
-	d.bad(levelWarn, what, err, "policies with such programs can't be attached here")
+	d.bad(change.Warn, what, err, "policies with such programs can't be attached here")
 }
 
 // reportCgroup puts the many hooks of cgroups on a few lines.
@@ -83,7 +84,7 @@ func (d *doctor) reportCgroup(tried, broken []specs.Hook, missing map[specs.Hook
 	case len(tried) == 0:
 		return
 	case len(broken) == len(tried):
-		d.bad(levelFail, "cgroup links", missing[broken[0]], "linkpin needs Linux 5.7 or newer with CONFIG_CGROUP_BPF")
+		d.bad(change.Fail, "cgroup links", missing[broken[0]], "linkpin needs Linux 5.7 or newer with CONFIG_CGROUP_BPF")
 		return
 	}
 	d.ok("cgroup links", "%d of %d hooks work", len(tried)-len(broken), len(tried))

@@ -13,6 +13,7 @@ import (
 
 	"github.com/linkpin/linkpin/specs"
 	"github.com/linkpin/linkpin/specs/applied"
+	"github.com/linkpin/linkpin/specs/change"
 )
 
 // checkApplied reads the applied set to its last byte, and looks for hooks that
@@ -21,7 +22,7 @@ func (d *doctor) checkApplied(missing map[specs.Hook]error) {
 	const what = "policies in effect"
 	set, err := applied.Open(d.roots.applied())
 	if err != nil {
-		d.bad(levelFail, what, err, "")
+		d.bad(change.Fail, what, err, "")
 		return
 	}
 	defer set.Close()
@@ -31,7 +32,7 @@ func (d *doctor) checkApplied(missing map[specs.Hook]error) {
 			_, err = set.Object(plan.Objects[i].SHA256)
 		}
 		if err != nil {
-			d.bad(levelFail, what, err, "")
+			d.bad(change.Fail, what, err, "")
 			return
 		}
 		var lacking []specs.Hook
@@ -43,9 +44,9 @@ func (d *doctor) checkApplied(missing map[specs.Hook]error) {
 			}
 		}
 		if len(lacking) > 0 {
-			l := levelFail
+			l := change.Fail
 			if p.OnError == specs.Allow {
-				l = levelWarn
+				l = change.Warn
 			}
 			d.bad(l, "policy "+p.Name, fmt.Errorf("needs %s, which does not work here", hooksText(lacking)), "use a kernel that has it, or change the policy")
 		}
@@ -61,7 +62,7 @@ func (d *doctor) checkApplied(missing map[specs.Hook]error) {
 func (d *doctor) checkDirectory() {
 	const what = "policy files"
 	if _, err := os.Lstat(d.policies); errors.Is(err, fs.ErrNotExist) {
-		d.bad(levelWarn, what, fmt.Errorf("%s does not exist", d.policies), "make the directory, put policies into it, and run `linkpin policy apply`")
+		d.bad(change.Warn, what, fmt.Errorf("%s does not exist", d.policies), "make the directory, put policies into it, and run `linkpin policy apply`")
 		return
 	}
 	files, err := readDirectory(d.policies)
@@ -75,7 +76,7 @@ func (d *doctor) checkDirectory() {
 		if len(lines) > 1 {
 			more = fmt.Sprintf(" (and %d more errors)", len(lines)-1)
 		}
-		d.bad(levelWarn, what, errors.New(lines[0]+more), "until this is corrected, changes have no effect")
+		d.bad(change.Warn, what, errors.New(lines[0]+more), "until this is corrected, changes have no effect")
 		return
 	}
 	before, err := d.inEffect()
@@ -89,7 +90,7 @@ func (d *doctor) checkDirectory() {
 		}
 	}
 	if len(differs) > 0 {
-		d.bad(levelWarn, what, fmt.Errorf("%s differs from what is in effect: %s", d.policies, strings.Join(differs, ", ")), "run `linkpin policy apply`")
+		d.bad(change.Warn, what, fmt.Errorf("%s differs from what is in effect: %s", d.policies, strings.Join(differs, ", ")), "run `linkpin policy apply`")
 		return
 	}
 	d.ok(what, "%s is what is in effect", d.policies)
@@ -99,13 +100,13 @@ func (d *doctor) checkExempt() {
 	const what = "exempt containers"
 	path, err := filepath.Abs(d.exempt)
 	if err != nil {
-		d.bad(levelWarn, what, err, "")
+		d.bad(change.Warn, what, err, "")
 		return
 	}
 	e, err := applied.ReadExempt(path)
 	switch {
 	case err != nil:
-		d.bad(levelWarn, what, err, "")
+		d.bad(change.Warn, what, err, "")
 	case e.Len() == 0:
 		d.ok(what, "none")
 	default:

@@ -36,22 +36,19 @@ func (p *Plugin) Add(args *skel.CmdArgs) error {
 }
 
 func (p *Plugin) add(ctx context.Context, conf *Conf, args *skel.CmdArgs) error {
-	id := identity(conf, args.ContainerID, args.Args)
-	set, chosen, err := p.choose(id)
-	if set != nil {
-		defer set.Close()
-	}
-	if err == nil && len(chosen) > 0 {
-		err = p.attach(ctx, set, chosen, conf, args)
+	sel, err := p.choose(identity(conf, args.ContainerID, args.Args))
+	if sel != nil {
+		defer sel.set.Close()
+		err = p.attach(ctx, sel, conf, args)
 	}
 	if err == nil {
 		p.dropDrained(conf)
 		return nil
 	}
-	if len(chosen) == 0 {
+	if sel == nil {
 		return err
 	}
-	for _, c := range chosen {
+	for _, c := range slices.Concat(sel.chosen, sel.noted) {
 		if c.OnError != specs.Allow {
 			return err
 		}
@@ -60,18 +57,40 @@ func (p *Plugin) add(ctx context.Context, conf *Conf, args *skel.CmdArgs) error 
 	return nil
 }
 
-// choose opens the applied set and returns the selected policies that have
-// something for CNI to attach; see entry.Selection.Choose.
-func (p *Plugin) choose(id specs.Identity) (*applied.Set, []applied.Summary, error) {
-	set, all, err := entry.Selection{
-		Applied: p.Applied, Exempt: p.Exempt, Object: "sandbox " + id.ContainerID, Warn: p.Warn,
-	}.Choose(id)
-	return set, slices.DeleteFunc(all, func(s applied.Summary) bool {
-		return !slices.ContainsFunc(s.Targets, func(k specs.TargetKind) bool { return k != specs.TargetCgroup })
-	}), err
+// selection is what CNI has to do for a sandbox.
+type selection struct {
+	set    *applied.Set
+	chosen []applied.Summary // have something for CNI to attach
+	// noted have not, or not for every container, but the pod's annotations ask for
+	// them or are selected by: containerd may keep these from the hook.
+	noted []applied.Summary
 }
 
-func (p *Plugin) attach(ctx context.Context, set *applied.Set, chosen []applied.Summary, conf *Conf, args *skel.CmdArgs) error {
+// choose selects the policies of a sandbox. It returns nil if there are none. The
+// caller must Close the set.
+func (p *Plugin) choose(id specs.Identity) (*selection, error) {
+	set, chosen, noted, err := entry.Selection{
+		Applied: p.Applied, Exempt: p.Exempt, Object: "sandbox " + id.ContainerID, Warn: p.Warn,
+	}.ChooseForPod(id)
+	if set == nil {
+		return nil, err
+	}
+	s := &selection{set: set, noted: noted}
+	for _, c := range chosen {
+		if slices.ContainsFunc(c.Targets, func(k specs.TargetKind) bool { return k != specs.TargetCgroup }) {
+			s.chosen = append(s.chosen, c)
+		}
+	}
+	if !id.Caller.HasPods() && id.Caller != specs.CallerNone {
+		s.noted = nil // its hook has the annotations
+	}
+	if len(s.chosen)+len(s.noted) == 0 {
+		return nil, set.Close()
+	}
+	return s, nil
+}
+
+func (p *Plugin) attach(ctx context.Context, sel *selection, conf *Conf, args *skel.CmdArgs) error {
 	ns, err := openNetns(args.Netns)
 	if err != nil {
 		return err
@@ -86,13 +105,16 @@ func (p *Plugin) attach(ctx context.Context, set *applied.Set, chosen []applied.
 		return err
 	}
 	defer root.Close()
-	s := &entry.Session{Root: root, Plans: set, Roots: p.Roots, By: pin.ByCNI, Warn: p.Warn}
+	s := &entry.Session{Root: root, Plans: sel.set, Roots: p.Roots, By: pin.ByCNI, Warn: p.Warn}
 	key, lock, err := s.LockSandbox(ctx, ns, args.ContainerID)
 	if err != nil {
 		return err
 	}
-	sub := &entry.Subject{Identity: identity(conf, args.ContainerID, args.Args), Netns: ns, Sandbox: key}
-	err = p.attachLocked(ctx, s, chosen, conf, sub, iface)
+	sub := &entry.Subject{
+		Identity: identity(conf, args.ContainerID, args.Args), Netns: ns, Sandbox: key,
+		Keep: specs.Keys(applied.Candidates(sel.set.Policies())),
+	}
+	err = p.attachLocked(ctx, s, sel, conf, sub, iface)
 	if err != nil {
 		p.warn(s.AbandonSandbox(ctx, key, "", ns.Cookie))
 	}
@@ -104,17 +126,17 @@ func (p *Plugin) attach(ctx context.Context, set *applied.Set, chosen []applied.
 }
 
 // attachLocked does what needs the sandbox's lock.
-func (p *Plugin) attachLocked(ctx context.Context, s *entry.Session, chosen []applied.Summary, conf *Conf, sub *entry.Subject, iface *target.Interface) error {
+func (p *Plugin) attachLocked(ctx context.Context, s *entry.Session, sel *selection, conf *Conf, sub *entry.Subject, iface *target.Interface) error {
 	if _, err := s.ClaimSandbox(sub.Sandbox, sub); err != nil {
 		return err
 	}
 	pod := &podCgroup{Plugin: p, session: s, path: conf.RuntimeConfig.CgroupPath, caller: conf.Caller}
 	defer pod.close()
-	chosen, err := pod.claim(ctx, chosen, sub.Sandbox)
+	chosen, err := pod.claim(ctx, sel.chosen, sub.Sandbox)
 	if err != nil {
 		return err
 	}
-	wants, err := missing(ctx, s, chosen, sub, iface, pod.cgroup)
+	wants, err := missing(ctx, s, &selection{sel.set, chosen, sel.noted}, sub, iface, pod.cgroup)
 	if err != nil {
 		return err
 	}
@@ -143,8 +165,8 @@ func openNetns(path string) (*target.Netns, error) {
 }
 
 // missing lists the entries that the interface should have and has not.
-func missing(ctx context.Context, s *entry.Session, chosen []applied.Summary, sub *entry.Subject, iface *target.Interface, pod *target.Cgroup) ([]entry.Want, error) {
-	all, err := wanted(s.Plan, chosen, sub, iface)
+func missing(ctx context.Context, s *entry.Session, sel *selection, sub *entry.Subject, iface *target.Interface, pod *target.Cgroup) ([]entry.Want, error) {
+	all, err := wanted(s.Plan, sel, sub, iface)
 	if err != nil {
 		return nil, err
 	}
@@ -153,6 +175,18 @@ func missing(ctx context.Context, s *entry.Session, chosen []applied.Summary, su
 		covered, err := s.Covered(ctx, covering(w)...)
 		if err != nil {
 			return nil, err
+		}
+		noted, err := s.Noted(w.Place)
+		if err != nil {
+			return nil, err
+		}
+		if noted && w.Kind == "" {
+			continue
+		}
+		if noted && !covered { // of policies that were in effect before
+			if err := s.Withdraw([]pin.Place{w.Place}); err != nil {
+				return nil, err
+			}
 		}
 		if !covered {
 			if w.Kind == specs.TargetPodCgroup {
@@ -175,9 +209,9 @@ func covering(w entry.Want) []pin.Place {
 }
 
 // wanted lists the entries that the interface should have. plan is Plans.Plan.
-func wanted(plan func(string) (*specs.Plan, string, error), chosen []applied.Summary, sub *entry.Subject, iface *target.Interface) ([]entry.Want, error) {
+func wanted(plan func(string) (*specs.Plan, string, error), sel *selection, sub *entry.Subject, iface *target.Interface) ([]entry.Want, error) {
 	var wants []entry.Want
-	for _, c := range chosen {
+	for _, c := range sel.chosen {
 		what, _, err := plan(c.Name)
 		if err != nil {
 			return nil, err
@@ -202,6 +236,12 @@ func wanted(plan func(string) (*specs.Plan, string, error), chosen []applied.Sum
 				Place:     pin.InterfaceEntry(sub.Sandbox, sub.Identity.Network, iface.Name, c.Name),
 				Interface: iface,
 			})
+		}
+	}
+	for _, c := range sel.noted {
+		place := pin.InterfaceEntry(sub.Sandbox, sub.Identity.Network, iface.Name, c.Name)
+		if !slices.ContainsFunc(wants, func(w entry.Want) bool { return w.Place == place }) {
+			wants = append(wants, entry.Want{Policy: c.Name, OnError: c.OnError, Place: place, Interface: iface})
 		}
 	}
 	return wants, nil

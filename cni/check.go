@@ -32,14 +32,11 @@ func (p *Plugin) Check(args *skel.CmdArgs) error {
 
 func (p *Plugin) check(conf *Conf, args *skel.CmdArgs) error {
 	id := identity(conf, args.ContainerID, args.Args)
-	set, chosen, err := p.choose(id)
-	if set == nil {
+	sel, err := p.choose(id)
+	if sel == nil {
 		return err
 	}
-	defer set.Close()
-	if len(chosen) == 0 {
-		return nil
-	}
+	defer sel.set.Close()
 	ns, err := openNetns(args.Netns)
 	if err != nil {
 		return err
@@ -63,7 +60,7 @@ func (p *Plugin) check(conf *Conf, args *skel.CmdArgs) error {
 		}
 	}
 	sub := &entry.Subject{Identity: id, Netns: ns, Sandbox: key}
-	expected, err := wanted(set.Plan, chosen, sub, iface)
+	expected, err := wanted(sel.set.Plan, sel, sub, iface)
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/linkpin/linkpin/bpf/entry"
 	"github.com/linkpin/linkpin/bpf/pin"
+	"github.com/linkpin/linkpin/bpf/target"
 	"github.com/linkpin/linkpin/specs/fault"
 )
 
@@ -56,15 +57,38 @@ func (h *Hook) create(ctx context.Context, st *oci.State, bundle string) error {
 	}
 	id := identify(h.Caller, st)
 	id.Requests = h.Requests
-	set, chosen, err := entry.Selection{
-		Applied: h.Applied, Exempt: h.Exempt, Object: "container " + st.ID, Warn: h.Warn,
-	}.Choose(id)
+	selection := entry.Selection{Applied: h.Applied, Exempt: h.Exempt, Object: "container " + st.ID, Warn: h.Warn}
+	if h.Caller.HasPods() && len(h.Requests) == 0 {
+		selection.Pod = func() (map[string]string, error) { return h.podAnnotations(st.Pid) }
+	}
+	set, chosen, err := selection.Choose(id)
 	if set == nil {
 		return err
 	}
 	defer set.Close()
 	c := &creation{Hook: h, set: set, chosen: chosen, state: st, bundle: bundle, id: id}
 	return c.run(ctx)
+}
+
+// podAnnotations returns what linkpin-cni has recorded of the annotations of the pod
+// in whose network namespace a process is: runtimes hand over a pod's annotations to
+// CNI, and to the hook only those on allow-lists (containerd).
+func (h *Hook) podAnnotations(pid int) (map[string]string, error) {
+	root, err := pin.Open(h.BPFFS)
+	if errors.Is(err, pin.ErrNoState) || errors.Is(err, pin.ErrNoBPFFS) {
+		return nil, nil // nothing is recorded
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	ns, err := target.NetnsOfPID(h.Roots, pid)
+	if err != nil {
+		return nil, err
+	}
+	defer ns.Close()
+	s := &entry.Session{Root: root, Roots: h.Roots, By: pin.ByHook, Warn: h.Warn}
+	return s.PodAnnotations(ns)
 }
 
 // end retires what is recorded for the container, if it has really ended.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -19,8 +20,11 @@ type bundleOptions struct {
 	args         []string
 	annotations  map[string]string
 	stages       []string // stages that call the hook; createRuntime and poststop when nothing is said
+	timeout      int      // seconds that the runtime gives the hook
 	hook         []string // program and arguments before the stage; nil: no hooks at all
 	hookArgs     []string // arguments after the stage
+	before       []string // somebody else's hooks, ahead of ours at their stages: "STAGE PROGRAM ARGUMENT…"
+	after        []string // the same, behind ours
 	netns        string   // path of a network namespace, "host", or empty for a new one
 	cgroupsPath  string   // empty: NAME below the machine's parent
 	capabilities []string // beyond those that every container gets
@@ -47,7 +51,12 @@ func cmdBundle(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	dir := ts.MkAbs(name)
 	// crun drops what hooks print unless this tells it where to.
-	o.annotations["run.oci.hooks.stderr"] = filepath.Join(dir, "hook.err")
+	const stderr = "run.oci.hooks.stderr"
+	if path, given := o.annotations[stderr]; !given {
+		o.annotations[stderr] = filepath.Join(dir, "hook.err")
+	} else if path == "" {
+		delete(o.annotations, stderr)
+	}
 	config, err := json.MarshalIndent(bundleSpec(o, filepath.Join(dir, "shared")), "", "  ")
 	ts.Check(err)
 	ts.Check(os.MkdirAll(filepath.Join(dir, "shared"), 0o755))
@@ -61,6 +70,7 @@ func parseBundle(args []string) (bundleOptions, error) {
 		stages:      []string{"createRuntime", "poststop"},
 		hook:        []string{filepath.Join(built.bin, "linkpin-hook")},
 		hookArgs:    []string{"--caller", "none"},
+		timeout:     60, // above the sum of the hook's own deadlines
 	}
 	for len(args) > 0 {
 		if args[0] == "--" {
@@ -80,6 +90,15 @@ func parseBundle(args []string) (bundleOptions, error) {
 			o.annotations[key] = text
 		case "stages":
 			o.stages = strings.Split(value, ",")
+		case "timeout":
+			var err error
+			if o.timeout, err = strconv.Atoi(value); err != nil {
+				return o, fmt.Errorf("bundle option %q: %w", args[0], err)
+			}
+		case "before":
+			o.before = append(o.before, value)
+		case "after":
+			o.after = append(o.after, value)
 		case "hook":
 			o.hook, o.hookArgs = strings.Fields(value), nil
 		case "caller":
@@ -138,28 +157,44 @@ func bundleSpec(o bundleOptions, shared string) *specs.Spec {
 	}
 }
 
+// bundleHooks lists the hooks of a bundle: linkpin's, with those of others around it.
 func bundleHooks(o bundleOptions) *specs.Hooks {
 	hooks := &specs.Hooks{}
-	if len(o.hook) == 0 {
-		return hooks
-	}
-	timeout := 60 // seconds; above the sum of the hook's own deadlines
-	for _, stage := range o.stages {
-		h := specs.Hook{
-			Path:    o.hook[0],
-			Args:    append(append(append([]string{}, o.hook...), stage), o.hookArgs...),
-			Timeout: &timeout,
-		}
-		switch stage {
-		case "prestart":
-			hooks.Prestart = append(hooks.Prestart, h) //nolint:staticcheck // deprecated, but runtimes still call it and installers may choose it
-		case "createRuntime":
-			hooks.CreateRuntime = append(hooks.CreateRuntime, h)
-		case "poststart":
-			hooks.Poststart = append(hooks.Poststart, h)
-		case "poststop":
-			hooks.Poststop = append(hooks.Poststop, h)
+	addOthers(hooks, o.before)
+	if len(o.hook) > 0 {
+		for _, stage := range o.stages {
+			addHook(hooks, stage, specs.Hook{
+				Path:    o.hook[0],
+				Args:    append(append(append([]string{}, o.hook...), stage), o.hookArgs...),
+				Timeout: &o.timeout,
+			})
 		}
 	}
+	addOthers(hooks, o.after)
 	return hooks
+}
+
+// addOthers adds hooks that are "STAGE PROGRAM ARGUMENT…", without a timeout.
+func addOthers(hooks *specs.Hooks, others []string) {
+	for _, other := range others {
+		fields := strings.Fields(other)
+		addHook(hooks, fields[0], specs.Hook{Path: fields[1], Args: fields[1:]})
+	}
+}
+
+func addHook(hooks *specs.Hooks, stage string, h specs.Hook) {
+	switch stage {
+	case "prestart":
+		hooks.Prestart = append(hooks.Prestart, h) //nolint:staticcheck // deprecated, but runtimes still call it and installers may choose it
+	case "createRuntime":
+		hooks.CreateRuntime = append(hooks.CreateRuntime, h)
+	case "createContainer":
+		hooks.CreateContainer = append(hooks.CreateContainer, h)
+	case "startContainer":
+		hooks.StartContainer = append(hooks.StartContainer, h)
+	case "poststart":
+		hooks.Poststart = append(hooks.Poststart, h)
+	case "poststop":
+		hooks.Poststop = append(hooks.Poststop, h)
+	}
 }

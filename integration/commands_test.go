@@ -109,6 +109,9 @@ func cmdStart(ts *testscript.TestScript, neg bool, args []string) {
 		text.Write(data)
 	}
 	_, _ = ts.Stderr().Write(text.Bytes()) // into memory
+	if text.Len() > 0 {
+		ts.Logf("[stderr]\n%s", text.Bytes())
+	}
 	expect(ts, neg, err)
 }
 

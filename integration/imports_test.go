@@ -32,10 +32,13 @@ type goPackage struct {
 // layers are the parts of the module from top to bottom. A package may import its
 // own part and the parts that stand with it; see docs/ARCHITECTURE.md.
 var layers = map[string][]string{
-	"cmd/linkpin":      {"hook", "cni", "bpf", "specs"},
+	"cmd/linkpin":      {"hook", "hook/install", "cni", "cni/install", "bpf", "specs"},
 	"cmd/linkpin-hook": {"hook", "bpf", "specs"},
 	"cmd/linkpin-cni":  {"cni", "bpf", "specs"},
+	"cmd/linkpin-nri":  {"hook/nri", "specs"},
 	"hook/install":     {"specs"},
+	"hook/nri":         {"specs"},
+	"hook/containerd":  {"specs"}, // for programs of others: it must not bring our loader along
 	"cni/install":      {"specs"},
 	"hook":             {"bpf", "specs"},
 	"cni":              {"bpf", "specs"},
@@ -89,6 +92,8 @@ func TestLayersFails(t *testing.T) {
 		"specs/applied":    "bpf/target",
 		"hook/install":     "bpf/pin",
 		"cni/install":      "bpf/entry",
+		"hook/containerd":  "bpf/pin",
+		"hook/anything":    "hook/containerd",
 		"cmd/linkpin-hook": "cni",
 		"cmd/linkpin-cni":  "hook",
 		"bpf/entry":        "bpf/bpftest",

@@ -31,6 +31,7 @@ func TestMain(m *testing.M) {
 	}
 	testscript.Main(withBinaries{m}, map[string]func(){
 		"cni":   func() { os.Exit(chain.Main()) },
+		"embed": embedMain,
 		"links": linksMain,
 		"storm": stormMain,
 		"thief": thiefMain,

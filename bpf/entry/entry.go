@@ -64,6 +64,9 @@ type Subject struct {
 	Sandbox  pin.Key        // of Netns; empty if Netns is nil
 	// Uncovered goes into the record of the container's entry, by policy.
 	Uncovered map[string][]string
+	// Keep are the keys of annotations that go into records, beside
+	// specs.OptInAnnotation.
+	Keep []string
 	// Recheck is asked when everything is attached and nothing is published yet,
 	// whether the targets are still the container's: a process may have been moved,
 	// or its pid given away, since they were found. nil: there is nothing to ask.
@@ -75,7 +78,9 @@ type Want struct {
 	Policy  string
 	OnError specs.OnError
 	Place   pin.Place
-	Kind    specs.TargetKind
+	// Kind is what is attached to. Empty: nothing is, and the record says only that the
+	// policy has selected the subject.
+	Kind specs.TargetKind
 	// Interface is what a TargetInterface is attached to; its Netns is the
 	// subject's. With TargetNetns and TargetPodCgroup it is the interface that CNI was
 	// called for, which only the record names; nil in the hook.

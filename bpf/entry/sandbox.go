@@ -152,7 +152,8 @@ func (s *Session) makeRoom(sub *Subject) error {
 }
 
 // Covered reports whether an entry exists at one of the places with every link
-// live. What somebody took off is attached again there: others in the sandbox may
+// live; one without links (a note of what the pod asks for) covers nothing. What
+// somebody took off is attached again there: others in the sandbox may
 // depend on what is left. What has lost its target is retired, so that it can be
 // made anew. The sandbox's lock must be held.
 func (s *Session) Covered(ctx context.Context, places ...pin.Place) (bool, error) {
@@ -163,6 +164,9 @@ func (s *Session) Covered(ctx context.Context, places ...pin.Place) (bool, error
 		}
 		if err != nil {
 			return false, err
+		}
+		if isNote(p, rec) {
+			continue
 		}
 		if allLive(e, rec) {
 			return true, nil
@@ -191,6 +195,9 @@ func On(places []pin.Place, ifname, policy string) []pin.Place {
 
 // sandboxEntryOver reports whether an entry of a sandbox has lost what it was for.
 func (s *Session) sandboxEntryOver(p pin.Place, rec *pin.Record) (bool, error) {
+	if isNote(p, rec) {
+		return netnsEnded(rec)
+	}
 	e, err := s.Root.Entry(p)
 	if err != nil {
 		return false, err

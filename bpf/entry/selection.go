@@ -18,6 +18,10 @@ type Selection struct {
 	Applied applied.Options
 	Exempt  string // default applied.DefaultExempt
 	Object  string // for messages: "container web"
+	// Pod returns the annotations of the pod, where those of the identity are a
+	// container's. It is called only if a policy looks at annotations; nil: there is
+	// no pod.
+	Pod func() (map[string]string, error)
 	// Warn takes what went wrong without refusing anybody; nil drops it.
 	Warn func(error)
 }
@@ -27,22 +31,65 @@ type Selection struct {
 // refused but those whom the node's owner has exempted. The caller must Close the
 // set.
 func (s Selection) Choose(id specs.Identity) (*applied.Set, []applied.Summary, error) {
-	set, err := applied.Open(s.Applied)
-	if err != nil {
-		return nil, nil, s.withoutSet(id, err)
+	set, err := s.open(id)
+	if set == nil {
+		return nil, nil, err
 	}
-	all := set.Policies()
-	picked, err := specs.Choose(id, applied.Candidates(all))
-	if err != nil {
-		err = fault.New(s.Object, err, "")
-	}
-	if err != nil || len(picked) == 0 {
+	chosen, err := s.choose(set, id)
+	if err != nil || len(chosen) == 0 {
 		return nil, nil, errors.Join(err, set.Close())
 	}
-	chosen := slices.DeleteFunc(slices.Clone(all), func(p applied.Summary) bool {
-		return !slices.ContainsFunc(picked, func(c specs.Candidate) bool { return c.Name == p.Name })
-	})
 	return set, chosen, nil
+}
+
+// ChooseForPod is Choose for the sandbox of a pod. noted are the policies that look at
+// the pod's annotations and select it, among the chosen or not: the hook of a
+// container must know of them.
+func (s Selection) ChooseForPod(id specs.Identity) (set *applied.Set, chosen, noted []applied.Summary, err error) {
+	set, err = s.open(id)
+	if set == nil {
+		return nil, nil, nil, err
+	}
+	chosen, err = s.choose(set, id)
+	if err == nil {
+		noted = summaries(set, specs.OfPod(id, applied.Candidates(set.Policies())))
+	}
+	if err != nil || len(chosen)+len(noted) == 0 {
+		return nil, nil, nil, errors.Join(err, set.Close())
+	}
+	return set, chosen, noted, nil
+}
+
+// open opens the applied set; nil without an error means that id goes without.
+func (s Selection) open(id specs.Identity) (*applied.Set, error) {
+	set, err := applied.Open(s.Applied)
+	if err != nil {
+		return nil, s.withoutSet(id, err)
+	}
+	return set, nil
+}
+
+func (s Selection) choose(set *applied.Set, id specs.Identity) ([]applied.Summary, error) {
+	candidates := applied.Candidates(set.Policies())
+	if s.Pod != nil && len(specs.Keys(candidates)) > 0 {
+		pod, err := s.Pod()
+		if err != nil {
+			return nil, fault.New(s.Object, fmt.Errorf("what its pod asks for: %w", err), "")
+		}
+		id.Annotations = specs.WithPod(id.Annotations, pod)
+	}
+	picked, err := specs.Choose(id, candidates)
+	if err != nil {
+		return nil, fault.New(s.Object, err, "")
+	}
+	return summaries(set, picked), nil
+}
+
+// summaries returns what the set says of some of its policies.
+func summaries(set *applied.Set, of []specs.Candidate) []applied.Summary {
+	return slices.DeleteFunc(slices.Clone(set.Policies()), func(p applied.Summary) bool {
+		return !slices.ContainsFunc(of, func(c specs.Candidate) bool { return c.Name == p.Name })
+	})
 }
 
 func (s Selection) withoutSet(id specs.Identity, cause error) error {

@@ -57,7 +57,7 @@ func (s *Session) record(sub *Subject, b *built) pin.Record {
 		Start:      uint64(sub.Start),
 		Sandbox:    sub.Sandbox,
 	}
-	rec.Identity.Annotations = optIn(sub.Identity.Annotations)
+	rec.Identity.Annotations = keep(sub.Identity.Annotations, append([]string{specs.OptInAnnotation}, sub.Keep...))
 	if c := b.want.cgroup(sub); c != nil {
 		rec.Cgroup = &pin.CgroupRecord{Path: c.Path, ID: c.ID}
 	}
@@ -93,11 +93,17 @@ func (s *Session) record(sub *Subject, b *built) pin.Record {
 	return rec
 }
 
-// optIn keeps the one annotation that linkpin acts on: the others belong to
-// others, may be large, and may be secret.
-func optIn(annotations map[string]string) map[string]string {
-	if v, ok := annotations[specs.OptInAnnotation]; ok {
-		return map[string]string{specs.OptInAnnotation: v}
+// keep returns the annotations that linkpin acts on: the others belong to others,
+// may be large, and may be secret.
+func keep(annotations map[string]string, keys []string) map[string]string {
+	var kept map[string]string
+	for _, key := range keys {
+		if v, ok := annotations[key]; ok {
+			if kept == nil {
+				kept = map[string]string{}
+			}
+			kept[key] = v
+		}
 	}
-	return nil
+	return kept
 }

@@ -29,11 +29,11 @@ const temporary = ".linkpin-"
 // behind: the lock is on the directory /etc itself. The error of a lock that is not
 // to be had in time wraps ctx's.
 func (h Host) Lock(ctx context.Context) (unlock func(), err error) {
-	real, err := h.Resolve("/etc")
+	resolved, err := h.Resolve("/etc")
 	if err != nil {
 		return nil, err
 	}
-	dir, err := os.Open(real)
+	dir, err := os.Open(resolved)
 	if err != nil {
 		return nil, fault.New("/etc", err, "is --root the root directory of a host?")
 	}
@@ -46,7 +46,7 @@ func (h Host) Lock(ctx context.Context) (unlock func(), err error) {
 			continue
 		case !errors.Is(err, unix.EWOULDBLOCK):
 			dir.Close()
-			return nil, &os.PathError{Op: "flock", Path: real, Err: err}
+			return nil, &os.PathError{Op: "flock", Path: resolved, Err: err}
 		}
 		select {
 		case <-ctx.Done():
@@ -103,12 +103,12 @@ func remedyFor(err error) string {
 
 // make makes one change. It returns the directories that it made on the way.
 func (h Host) make(c Change) (made []string, err error) {
-	real, err := h.Resolve(c.Path)
+	resolved, err := h.Resolve(c.Path)
 	if err != nil {
 		return nil, err
 	}
 	if c.removes() && c.Old.Mode.IsDir() {
-		return nil, removeEmpty(real)
+		return nil, removeEmpty(resolved)
 	}
 	now, err := h.Read(c.Path)
 	if err != nil {
@@ -118,12 +118,12 @@ func (h Host) make(c Change) (made []string, err error) {
 		return nil, ErrChanged
 	}
 	if c.removes() {
-		return nil, remove(real)
+		return nil, remove(resolved)
 	}
-	if made, err = makeDirs(filepath.Dir(real)); err != nil {
+	if made, err = makeDirs(filepath.Dir(resolved)); err != nil {
 		return made, err
 	}
-	return made, replace(real, c.New, c.Old, c.Mode)
+	return made, replace(resolved, c.New, c.Old, c.Mode)
 }
 
 // makeDirs makes a directory and those above it that are missing, and returns which
@@ -137,7 +137,7 @@ func makeDirs(dir string) (made []string, err error) {
 		missing = append(missing, d)
 	}
 	for _, d := range slices.Backward(missing) {
-		if err := os.Mkdir(d, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		if err := os.Mkdir(d, 0o755); err != nil && !errors.Is(err, fs.ErrExist) { //nolint:gosec // runtimes and users read configuration below /etc
 			return made, err
 		}
 		made = append(made, d)
@@ -147,39 +147,39 @@ func makeDirs(dir string) (made []string, err error) {
 
 // undo brings back what was there before a change that was made.
 func (h Host) undo(c Change) error {
-	real, err := h.Resolve(c.Path)
+	resolved, err := h.Resolve(c.Path)
 	if err != nil {
 		return err
 	}
 	switch {
 	case c.Old.Mode.IsDir():
-		return os.MkdirAll(real, c.Old.Mode.Perm())
+		return os.MkdirAll(resolved, c.Old.Mode.Perm())
 	case c.Old.Missing:
-		return remove(real)
+		return remove(resolved)
 	}
-	return replace(real, c.Old.Data, c.Old, c.Old.Mode.Perm())
+	return replace(resolved, c.Old.Data, c.Old, c.Old.Mode.Perm())
 }
 
-func remove(real string) error {
-	if err := os.Remove(real); err != nil {
+func remove(resolved string) error {
+	if err := os.Remove(resolved); err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(real))
+	return syncDir(filepath.Dir(resolved))
 }
 
 // removeEmpty removes a directory. One that others use stays.
-func removeEmpty(real string) error {
-	err := unix.Rmdir(real)
+func removeEmpty(resolved string) error {
+	err := unix.Rmdir(resolved)
 	if err == nil || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, unix.EEXIST) {
 		return nil
 	}
-	return &os.PathError{Op: "rmdir", Path: real, Err: err}
+	return &os.PathError{Op: "rmdir", Path: resolved, Err: err}
 }
 
-// replace writes a temporary file and renames it to real. The new file gets mode and
-// owner of the old one, or mode if there was none.
-func replace(real string, data []byte, old *File, mode fs.FileMode) (err error) {
-	dir := filepath.Dir(real)
+// replace writes a temporary file and renames it to resolved. The new file gets mode
+// and owner of the old one, or mode if there was none.
+func replace(resolved string, data []byte, old *File, mode fs.FileMode) (err error) {
+	dir := filepath.Dir(resolved)
 	tmp := temporaryDir(dir)
 	sweepTemporary(tmp)
 	f, err := os.CreateTemp(tmp, temporary+"*.tmp")
@@ -205,7 +205,7 @@ func replace(real string, data []byte, old *File, mode fs.FileMode) (err error) 
 	if err := f.Sync(); err != nil {
 		return err
 	}
-	if err := os.Rename(f.Name(), real); err != nil {
+	if err := os.Rename(f.Name(), resolved); err != nil {
 		return err
 	}
 	return errors.Join(f.Close(), syncDir(dir))

@@ -43,21 +43,21 @@ func (h Host) Resolve(path string) (string, error) {
 	if h.Local() {
 		root = "/"
 	}
-	real, err := securejoin.SecureJoin(root, path)
+	resolved, err := securejoin.SecureJoin(root, path)
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", path, err)
 	}
-	return real, nil
+	return resolved, nil
 }
 
 // Read returns a file, or a File with Missing set. Anything but a regular file is
 // an error that wraps ErrNotFile.
 func (h Host) Read(path string) (*File, error) {
-	real, err := h.Resolve(path)
+	resolved, err := h.Resolve(path)
 	if err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(real, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	f, err := os.OpenFile(resolved, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
 		return &File{Path: path, Missing: true}, nil
 	}
@@ -82,7 +82,7 @@ func (h Host) Read(path string) (*File, error) {
 	out := &File{Path: path, Data: data, Mode: st.Mode()}
 	var sys unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &sys); err != nil {
-		return nil, &os.PathError{Op: "fstat", Path: real, Err: err}
+		return nil, &os.PathError{Op: "fstat", Path: resolved, Err: err}
 	}
 	out.UID, out.GID = int(sys.Uid), int(sys.Gid)
 	return out, nil
@@ -91,11 +91,11 @@ func (h Host) Read(path string) (*File, error) {
 // ReadDir returns the names in a directory of the host in lexical order, none if
 // the directory is missing.
 func (h Host) ReadDir(path string) ([]string, error) {
-	real, err := h.Resolve(path)
+	resolved, err := h.Resolve(path)
 	if err != nil {
 		return nil, err
 	}
-	entries, err := os.ReadDir(real)
+	entries, err := os.ReadDir(resolved)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
 		return nil, nil
 	}
@@ -112,21 +112,21 @@ func (h Host) ReadDir(path string) ([]string, error) {
 
 // Exists reports whether something is at path on the host.
 func (h Host) Exists(path string) bool {
-	real, err := h.Resolve(path)
+	resolved, err := h.Resolve(path)
 	if err != nil {
 		return false
 	}
-	_, err = os.Lstat(real)
+	_, err = os.Lstat(resolved)
 	return err == nil
 }
 
 // Executable reports whether a regular file with an executable bit is at path.
 func (h Host) Executable(path string) bool {
-	real, err := h.Resolve(path)
+	resolved, err := h.Resolve(path)
 	if err != nil {
 		return false
 	}
-	st, err := os.Stat(real)
+	st, err := os.Stat(resolved)
 	return err == nil && st.Mode().IsRegular() && st.Mode()&0o111 != 0
 }
 

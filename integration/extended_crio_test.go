@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build extended
+
+package integration
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/sys/unix"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// crioLog is where a machine's CRI-O writes.
+const crioLog = "/run/crio.log"
+
+// crioDaemon is the CRI-O of a machine. It listens where containerd would.
+type crioDaemon struct {
+	path    string
+	process *exec.Cmd
+}
+
+type crioKey struct{}
+
+// cmdCRIO starts and kills the machine's CRI-O: crio start | kill | log.
+func cmdCRIO(ts *testscript.TestScript, neg bool, args []string) {
+	d, ok := ts.Value(crioKey{}).(*crioDaemon)
+	if !ok || neg || len(args) != 1 {
+		ts.Fatalf("usage: crio start | kill | log")
+	}
+	switch args[0] {
+	case "start":
+		ts.Check(d.configure())
+		if err := d.start(); err != nil {
+			log, _ := os.ReadFile(crioLog) // the error matters more
+			ts.Fatalf("%v\n%s", err, log)
+		}
+		ts.Defer(func() { _ = d.kill() }) // the machine's end kills it as well
+	case "kill":
+		ts.Check(d.kill())
+	case "log":
+		log, err := os.ReadFile(crioLog)
+		ts.Check(err)
+		_, _ = ts.Stdout().Write(log)
+	default:
+		ts.Fatalf("crio: unknown verb %q", args[0])
+	}
+}
+
+// configure writes CRI-O's files and the image of all containers.
+func (d *crioDaemon) configure() error {
+	for _, dir := range []string{"/etc/crio", "/etc/containers", "/run/containerd", "/run/crio"} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	for name, text := range map[string]string{
+		"/etc/containers/policy.json":  `{"default": [{"type": "insecureAcceptAnything"}]}`,
+		"/etc/containers/storage.conf": "[storage]\ndriver = \"vfs\"\nrunroot = \"/run/containers/storage\"\ngraphroot = \"/var/lib/containers/storage\"\n",
+	} {
+		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+			return err
+		}
+	}
+	data, err := os.ReadFile(filepath.Join(built.testdata, "extended", "crio.conf"))
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile("/etc/crio/crio.conf", data, 0o644); err != nil {
+		return err
+	}
+	archive, err := imageArchive()
+	if err != nil {
+		return err
+	}
+	for _, args := range [][]string{{"load", "-i", archive}} {
+		cmd := exec.Command("podman", args...)
+		cmd.Env, cmd.Dir = append(os.Environ(), "PATH="+d.path, "HOME=/root"), "/"
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("podman %v: %w\n%s", args, err, out)
+		}
+	}
+	out, err := exec.Command("sh", "-c", "podman tag $(podman images -q | head -n1) "+criImage+":latest").CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("podman tag: %w\n%s", err, out)
+	}
+	return nil
+}
+
+func (d *crioDaemon) start() error {
+	if d.process != nil {
+		return errors.New("CRI-O runs already")
+	}
+	log, err := os.OpenFile(crioLog, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	cmd := exec.Command("crio", "--config", "/etc/crio/crio.conf")
+	cmd.Env, cmd.Dir = append(os.Environ(), "PATH="+d.path), "/"
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	d.process = cmd
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		err := crioReady()
+		if err == nil || time.Now().After(deadline) {
+			return err
+		}
+	}
+}
+
+func crioReady() error {
+	conn, err := dialContainerd()
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	r, err := cri.NewRuntimeServiceClient(conn).Status(ctx, &cri.StatusRequest{})
+	if err != nil {
+		return err
+	}
+	for _, c := range r.Status.Conditions {
+		if !c.Status {
+			return fmt.Errorf("%s: %s", c.Type, c.Message)
+		}
+	}
+	return nil
+}
+
+func (d *crioDaemon) kill() error {
+	if d.process == nil {
+		return nil
+	}
+	err := d.process.Process.Signal(unix.SIGKILL)
+	_ = d.process.Wait() // it says that the process was killed
+	d.process = nil
+	return err
+}

@@ -85,12 +85,12 @@ test-fast: root go ## what needs no container runtime, without the race detector
 	GOPROXY=off hack/ns "$(GO)" test $(TESTFLAGS) $$("$(GO)" list ./... | grep -v '/integration')
 
 .PHONY: test-extended
-test-extended: root go ## containerd 2 and CRI-O with NRI and CDI; builds both first (root)
+test-extended: root go ## containerd 2, CRI-O and dockerd, with NRI and CDI; builds them first (root)
 	@hack/deps test extended
 	hack/extended/build bin/tools/extended
 	@$(OWN)
 	"$(GO)" mod download
-	GOPROXY=off hack/ns "$(GO)" test -tags extended -count=1 -timeout 20m $(TESTFLAGS) -run TestExtended ./integration
+	GOPROXY=off hack/ns "$(GO)" test -tags extended -count=1 -timeout 20m $(TESTFLAGS) -run 'TestExtended|TestDocker' ./integration
 
 .PHONY: lint
 lint: go $(GOLANGCI_LINT) ## golangci-lint, go vet for arm64, shellcheck

@@ -233,7 +233,7 @@ func (c *creation) interfaceWants(ctx context.Context, sb *sandbox, p applied.Su
 		if c.subject.Uncovered == nil {
 			c.subject.Uncovered = map[string][]string{}
 		}
-		c.subject.Uncovered[p.Name] = append(c.subject.Uncovered[p.Name], "packet sockets not covered: the container has no interface to attach to")
+		c.subject.Uncovered[p.Name] = append(c.subject.Uncovered[p.Name], "packet sockets not covered: the container had no interface to attach to when it was created")
 	default:
 		return nil, fault.New("policy "+p.Name, entry.ErrNothing,
 			"it is not there yet if the runtime makes the network later (docker, user namespaces) and not at all with network none:"+

@@ -3,6 +3,7 @@
 package specs
 
 import (
+	"maps"
 	"slices"
 	"strings"
 )
@@ -55,9 +56,7 @@ func WithPod(own, pod map[string]string) map[string]string {
 		return own
 	}
 	out := make(map[string]string, len(own)+len(pod))
-	for key, value := range pod {
-		out[key] = value
-	}
+	maps.Copy(out, pod)
 	for key, value := range own {
 		if key == OptInAnnotation {
 			value = bothAsk(value, pod[key])

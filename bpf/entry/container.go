@@ -80,7 +80,12 @@ func (s *Session) ClaimContainer(ctx context.Context, key pin.Key, sub *Subject,
 			s.warn(err) // a sweep of the sandbox finds out by itself
 		}
 	}
-	return have, nil
+	if sub.Cgroup == nil {
+		return have, nil
+	}
+	// A runtime that was killed may leave a cgroup behind, and put the next container
+	// into it: what drains there was attached for somebody else.
+	return have, s.dropDrained(sub.Cgroup, reasonEnded, reasonReplaced)
 }
 
 // sameContainer reports whether a record is that of the container that is being

@@ -9,6 +9,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -55,6 +56,44 @@ func TestAttachPublishesAndEndRetires(t *testing.T) {
 	// The cgroup still exists, so the link drains.
 	if got := attached(t, c.dir, connect4); got != 1 {
 		t.Errorf("%d programs at connect4 while the cgroup exists, want 1", got)
+	}
+}
+
+// A cgroup that is used again, under the same id or another one, has the programs of
+// its new container only, also if the old ones were retired meanwhile.
+func TestReusedCgroupDoesNotInherit(t *testing.T) {
+	f := newFixture(t, plans{"a": plan(t, "a", program("connect4", "cgroup/connect4"))})
+	c := newContainer(t, "web")
+	f.mustAttach(t, c, "a")
+	// Not by cgroup.kill: the kernel would kill whoever is started in the cgroup next.
+	if err := syscall.Kill(c.pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	bpftest.Eventually(t, "cgroup is empty", func() error {
+		populated, err := c.sub.Cgroup.Populated()
+		if err == nil && populated {
+			err = errors.New("still populated")
+		}
+		return err
+	})
+	if _, err := f.EndContainer(context.Background(), c.key); err != nil {
+		t.Fatal(err)
+	}
+	if live, retired := f.entries(t); live != 0 || retired != 1 {
+		t.Fatalf("%d live, %d retired; the cgroup still exists", live, retired)
+	}
+	other := newContainer(t, "other")
+	f.mustAttach(t, other, "a")
+	if got := attached(t, c.dir, connect4); got != 1 {
+		t.Errorf("another container has taken down what drains: %d programs", got)
+	}
+	again := subject(t, "again", c.dir, bpftest.CgroupProcess(t, c.dir).Pid)
+	f.mustAttach(t, again, "a")
+	if got := attached(t, c.dir, connect4); got != 1 {
+		t.Errorf("%d programs at connect4, want those of the new container only", got)
+	}
+	if live, retired := f.entries(t); live != 2 || retired != 0 {
+		t.Errorf("%d live, %d retired", live, retired)
 	}
 }
 

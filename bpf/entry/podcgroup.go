@@ -93,14 +93,21 @@ func above(a, b string) bool { return strings.HasPrefix(b, filepath.Clean(a)+"/"
 // DropDrained takes down what drains on the cgroup of a pod: a pod's sandbox may be
 // made again in the same cgroup, and what was attached for the one before would
 // decide about its containers, beside the programs of now.
-func (s *Session) DropDrained(cg *target.Cgroup) error {
+func (s *Session) DropDrained(cg *target.Cgroup) error { return s.dropDrained(cg, reasonPod) }
+
+// dropDrained takes down what was retired for one of the reasons and drains on a
+// cgroup that is used again.
+func (s *Session) dropDrained(cg *target.Cgroup, reasons ...string) error {
+	if n, err := s.Root.RetiredCount(); err != nil || n == 0 {
+		return err
+	}
 	places, err := s.Root.Retired()
 	if err != nil {
 		return err
 	}
 	var errs []error
 	for _, p := range places {
-		if r, err := pin.ParseRetired(p.Name()); err != nil || r.Reason != reasonPod {
+		if r, err := pin.ParseRetired(p.Name()); err != nil || !slices.Contains(reasons, r.Reason) {
 			continue
 		}
 		e, rec, err := s.open(p)

@@ -56,8 +56,7 @@ func (k *checker) add(level change.Level, what, detail, remedy string) {
 // found turns an error into a finding.
 func found(level change.Level, what string, err error) change.Finding {
 	f := change.Finding{Level: level, What: what, Detail: fault.OneLine(err.Error()), Remedy: "correct the file"}
-	var e *fault.Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*fault.Error](err); ok {
 		f.What, f.Detail = e.Object, fault.OneLine(e.Cause.Error())
 		if e.Remedy != "" {
 			f.Remedy = e.Remedy
@@ -176,7 +175,7 @@ func (k *checker) binary() {
 	}
 	for _, dir := range k.c.binDirs() {
 		if other := path.Join(dir, Plugin); other != p && k.h.Executable(other) {
-			detail += fmt.Sprintf(", only %s, and the other plugins of the chain are here", other)
+			detail = fmt.Sprintf("%s, only %s, and the other plugins of the chain are here", detail, other)
 			break
 		}
 	}

@@ -63,7 +63,7 @@ func (c *CNI) read(h change.Host) ([]*config, error) {
 
 // readConfig reads one file; nil if it is a directory, which runtimes pass over.
 func readConfig(h change.Host, p string) (*config, error) {
-	real, err := h.Resolve(p)
+	resolved, err := h.Resolve(p)
 	if err != nil {
 		return nil, err
 	}
@@ -71,14 +71,14 @@ func readConfig(h change.Host, p string) (*config, error) {
 	if err != nil {
 		return nil, err
 	}
-	if st, err := os.Stat(real); err == nil && st.IsDir() {
+	if st, err := os.Stat(resolved); err == nil && st.IsDir() {
 		return nil, nil
 	}
 	file, err := h.Read(p)
 	if err != nil && !errors.Is(err, change.ErrNotFile) {
 		return nil, unread(p, err)
 	}
-	c := &config{file: file, linked: real != filepath.Join(dir, path.Base(p))}
+	c := &config{file: file, linked: resolved != filepath.Join(dir, path.Base(p))}
 	switch {
 	case err != nil:
 		c.file, c.err = &change.File{Path: p}, err
@@ -104,8 +104,7 @@ func readConfig(h change.Host, p string) (*config, error) {
 
 // unread says why something could not be read.
 func unread(p string, err error) error {
-	var f *fault.Error
-	if errors.As(err, &f) {
+	if _, ok := errors.AsType[*fault.Error](err); ok {
 		return err
 	}
 	return fault.New(p, err, "run it as root")

@@ -161,11 +161,11 @@ func TestManySingles(t *testing.T) {
 			t.Fatalf("seed %d: libcni: %v\n%s", seed, err, got)
 		}
 		// What runtimes make of the single file is the model.
-		single, err := libcni.ConfFromBytes(w.b.Bytes())
+		single, err := libcni.ConfFromBytes(w.b.Bytes()) //nolint:staticcheck // deprecated, but runtimes still read single .conf files with it
 		if err != nil {
 			t.Fatal(err)
 		}
-		up, err := libcni.ConfListFromConf(single)
+		up, err := libcni.ConfListFromConf(single) //nolint:staticcheck // deprecated, but runtimes still read single .conf files with it
 		if err != nil {
 			t.Fatal(err)
 		}

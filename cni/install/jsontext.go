@@ -41,8 +41,8 @@ var errComment = errors.New("a comment, which JSON does not have")
 
 // parseText returns the tree of a JSON text, or a *syntaxError.
 func parseText(src []byte) (*node, error) {
-	var any json.RawMessage
-	if err := json.Unmarshal(src, &any); err != nil {
+	var valid json.RawMessage
+	if err := json.Unmarshal(src, &valid); err != nil {
 		at := len(src)
 		var syntax *json.SyntaxError
 		if errors.As(err, &syntax) && syntax.Offset > 0 && int(syntax.Offset) <= len(src) {

@@ -17,7 +17,6 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/linkpin/linkpin/bpf/pin"
 	"github.com/linkpin/linkpin/cni"
 	"github.com/linkpin/linkpin/specs"
 	"github.com/linkpin/linkpin/specs/applied"
@@ -98,11 +97,11 @@ func configLoaded(h change.Host, file string) (*libcni.NetworkConfigList, error)
 	if filepath.Ext(file) == ".conflist" {
 		return libcni.ConfListFromFile(at(h, file))
 	}
-	single, err := libcni.ConfFromFile(at(h, file))
+	single, err := libcni.ConfFromFile(at(h, file)) //nolint:staticcheck // deprecated, but runtimes still read single .conf files with it
 	if err != nil {
 		return nil, err
 	}
-	return libcni.ConfListFromConf(single)
+	return libcni.ConfListFromConf(single) //nolint:staticcheck // deprecated, but runtimes still read single .conf files with it
 }
 
 // accepted gives the configuration to the plugin's own parser.
@@ -128,10 +127,8 @@ func accepted(t *testing.T, stdin []byte) {
 		t.Errorf("runtimeConfig: %s", diff)
 	}
 	// ADD goes as far as the applied policies, which this host has not.
-	p := cni.Plugin{
-		BPFFS: pin.Options{Path: t.TempDir()}, Applied: applied.Options{Dir: filepath.Join(t.TempDir(), "none")},
-		Exempt: filepath.Join(t.TempDir(), "exempt"),
-	}
+	p := cni.Plugin{Applied: applied.Options{Dir: filepath.Join(t.TempDir(), "none")}, Exempt: filepath.Join(t.TempDir(), "exempt")}
+	p.BPFFS.Path = t.TempDir()
 	err := p.Add(&skel.CmdArgs{ContainerID: "pod1", Netns: "/proc/self/ns/net", IfName: "eth0", StdinData: stdin})
 	var e *types.Error
 	if !errors.As(err, &e) || e.Code != cni.CodeNoPolicies {

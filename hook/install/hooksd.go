@@ -209,11 +209,9 @@ var hooksdKnownStages = []string{"precreate", "prestart", stageCreate, "createCo
 // jsonLine returns ":LINE" where a JSON error says where it is.
 func jsonLine(data []byte, err error) string {
 	offset := int64(-1)
-	var syntax *json.SyntaxError
-	var mistyped *json.UnmarshalTypeError
-	if errors.As(err, &syntax) {
+	if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
 		offset = syntax.Offset
-	} else if errors.As(err, &mistyped) {
+	} else if mistyped, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
 		offset = mistyped.Offset
 	}
 	if offset < 0 || offset > int64(len(data)) {

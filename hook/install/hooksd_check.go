@@ -71,8 +71,7 @@ func (t hooksd) traces(h change.Host) bool {
 
 // failing turns an error into a finding.
 func failing(err error) change.Finding {
-	var f *fault.Error
-	if errors.As(err, &f) {
+	if f, ok := errors.AsType[*fault.Error](err); ok {
 		return change.Finding{Level: change.Fail, What: f.Object, Detail: fault.OneLine(f.Cause.Error()), Remedy: f.Remedy}
 	}
 	return change.Finding{Level: change.Fail, What: "configuration", Detail: fault.OneLine(err.Error()), Remedy: "make it readable"}

@@ -144,8 +144,7 @@ func configValue(h change.Host, name string, table []string, key string) (any, e
 	var values map[string]any
 	if err := toml.Unmarshal(f.Data, &values); err != nil {
 		object, cause := name, err
-		var at *toml.DecodeError
-		if errors.As(err, &at) {
+		if at, ok := errors.AsType[*toml.DecodeError](err); ok {
 			line, _ := at.Position()
 			object += ":" + strconv.Itoa(line)
 		}

@@ -77,7 +77,7 @@ func placed(b change.Binary) bool {
 // none, or if it is the one that the host has already.
 func (a *app) source(h change.Host, b change.Binary) (source string, data []byte, err error) {
 	source = filepath.Join(a.Programs, b.Name)
-	real, err := h.Resolve(b.Path)
+	resolved, err := h.Resolve(b.Path)
 	if err != nil {
 		return source, nil, err
 	}
@@ -88,7 +88,7 @@ func (a *app) source(h change.Host, b change.Binary) (source string, data []byte
 	if err != nil {
 		return source, nil, err
 	}
-	if there, err := os.Stat(real); err == nil && os.SameFile(st, there) {
+	if there, err := os.Stat(resolved); err == nil && os.SameFile(st, there) {
 		return source, nil, nil
 	}
 	data, err = os.ReadFile(source)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -114,5 +115,46 @@ func TestCgroupMounts(t *testing.T) {
 		if err != nil || v2 != want.v2 || v1 != want.v1 {
 			t.Errorf("%q: %q %v %v", text, v2, v1, err)
 		}
+	}
+}
+
+// docker takes part only by devices, and only if some are offered.
+func TestDoctorDocker(t *testing.T) {
+	bin := programs(t)
+	for _, tc := range []struct {
+		name  string
+		files []string
+		want  []change.Level
+	}{
+		{"no docker", nil, nil},
+		{"nothing offered", []string{"usr/bin/dockerd"}, []change.Level{change.Warn}},
+		{"devices", []string{"usr/bin/dockerd", "etc/cdi/linkpin.io-policy.yaml"}, []change.Level{change.OK}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			root := t.TempDir()
+			for _, f := range tc.files {
+				path := filepath.Join(root, f)
+				if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+					t.Fatal(err)
+				}
+				text := "cdiVersion: 0.3.0\nkind: linkpin.io/policy\ndevices: [{name: a, containerEdits: {hooks: [{hookName: createRuntime, path: /usr/bin/linkpin-hook}]}}]\n"
+				if err := os.WriteFile(path, []byte(text), 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+			d := &doctor{app: &app{Env: Env{Programs: bin}}, host: change.Host{Dir: root}}
+			targets, err := d.targets(d.host)
+			if err != nil {
+				t.Fatal(err)
+			}
+			d.checkDocker(targets)
+			var got []change.Level
+			for _, f := range d.findings {
+				got = append(got, f.Level)
+			}
+			if !slices.Equal(got, tc.want) {
+				t.Errorf("findings %+v, want levels %v", d.findings, tc.want)
+			}
+		})
 	}
 }

@@ -4,9 +4,11 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -91,7 +93,7 @@ func (d *doctor) checkTargets() {
 		d.bad(change.Warn, "runtimes", err, "")
 		return
 	}
-	found := 0
+	found := d.checkDocker(targets)
 	for _, t := range targets {
 		findings := t.Check(d.host)
 		d.findings = append(d.findings, findings...)
@@ -101,6 +103,23 @@ func (d *doctor) checkTargets() {
 		d.bad(change.Warn, "runtimes", fmt.Errorf("neither podman, CRI-O, containerd nor a CNI network is here, and none is configured to call linkpin"),
 			"see `linkpin install --help`")
 	}
+}
+
+// checkDocker says what docker can do: it has neither hooks of its own nor CNI. It
+// returns how many findings there were.
+func (d *doctor) checkDocker(targets []change.Target) int {
+	const what = "docker"
+	if !slices.ContainsFunc([]string{"/usr/bin/dockerd", "/usr/sbin/dockerd", "/usr/local/bin/dockerd"}, d.host.Executable) {
+		return 0
+	}
+	i := slices.IndexFunc(targets, func(t change.Target) bool { return t.Name() == "cdi" })
+	if plan, err := targets[i].Uninstall(d.host); err == nil && plan.Empty() {
+		d.bad(change.Warn, what, errors.New("can't call linkpin: it gives policies only as devices, and none are offered"),
+			"make policies optIn and run linkpin install cdi (docker's own containerd is not what linkpin install containerd is for)")
+		return 1
+	}
+	d.ok(what, "gives policies to containers that are run with --device linkpin.io/policy=NAME, and to no others")
+	return 1
 }
 
 // checkExclusive looks for programs under which no link can be made.

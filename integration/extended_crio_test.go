@@ -82,7 +82,7 @@ func (d *crioDaemon) configure() error {
 	}
 	for _, args := range [][]string{{"load", "-i", archive}} {
 		cmd := exec.Command("podman", args...)
-		cmd.Env, cmd.Dir = append(os.Environ(), "PATH="+d.path, "HOME=/root"), "/"
+		cmd.Env, cmd.Dir = append(os.Environ(), "PATH="+d.path, "HOME=/"), "/"
 		out, err := cmd.CombinedOutput()
 		if err != nil {
 			return fmt.Errorf("podman %v: %w\n%s", args, err, out)

@@ -253,7 +253,7 @@ func setUpMachine(mode cgroupMode) error {
 			return err
 		}
 	}
-	if err := ownEtc(); err != nil {
+	if err := ownFiles(); err != nil {
 		return err
 	}
 	// Not stacked on the host's: linkpin reports that.
@@ -275,16 +275,24 @@ func setUpMachine(mode cgroupMode) error {
 	return unix.Sethostname([]byte("linkpin-" + string(mode)))
 }
 
-// ownEtc lets the machine change its /etc: in memory, over the host's.
-func ownEtc() error {
-	const upper, work = "/run/etc/upper", "/run/etc/work"
-	for _, dir := range []string{upper, work} {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
+// ownFiles lets the machine change what installers and daemons change: in memory,
+// over the host's.
+func ownFiles() error {
+	for name, dir := range map[string]string{
+		"etc": "/etc", "share": "/usr/share/containers", "local": "/usr/local", "cni": "/usr/lib/cni", "opt": "/opt",
+	} {
+		if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		upper, work := filepath.Join("/run", name, "upper"), filepath.Join("/run", name, "work")
+		for _, d := range []string{upper, work} {
+			if err := os.MkdirAll(d, 0o755); err != nil {
+				return err
+			}
+		}
+		if err := mount("overlay", dir, "overlay", 0, "lowerdir="+dir+",upperdir="+upper+",workdir="+work); err != nil {
 			return err
 		}
-	}
-	if err := mount("overlay", "/etc", "overlay", 0, "lowerdir=/etc,upperdir="+upper+",workdir="+work); err != nil {
-		return err
 	}
 	return os.RemoveAll("/etc/linkpin")
 }

@@ -194,18 +194,6 @@ func setUpPodmanMachine(dir string, host podmanHost, store string) error {
 	if err := mount("tmpfs", "/dev/shm", "tmpfs", 0, "mode=1777"); err != nil {
 		return err
 	}
-	// Where the installers write.
-	for name, lower := range map[string]string{"share": "/usr/share/containers", "local": "/usr/local", "cni": "/usr/lib/cni", "opt": "/opt"} {
-		upper, work := filepath.Join("/run", name, "upper"), filepath.Join("/run", name, "work")
-		for _, dir := range []string{upper, work} {
-			if err := os.MkdirAll(dir, 0o755); err != nil {
-				return err
-			}
-		}
-		if err := mount("overlay", lower, "overlay", 0, "lowerdir="+lower+",upperdir="+upper+",workdir="+work); err != nil {
-			return err
-		}
-	}
 	for _, dir := range []string{"/usr/share/containers/oci", "/etc/cdi"} { // of the host's own podman
 		if err := os.RemoveAll(dir); err != nil {
 			return err

@@ -100,7 +100,7 @@ func TestScriptsAreLockedIn(t *testing.T) {
 exec readlink /proc/self/ns/mnt
 ! stdout HOST
 ! exists /etc/linkpin /var/lib/linkpin /sys/fs/bpf/linkpin
-exec mkdir /etc/MARKER /var/lib/MARKER /run/MARKER /sys/fs/bpf/MARKER
+exec mkdir /etc/MARKER /opt/MARKER /usr/local/MARKER /var/lib/MARKER /run/MARKER /sys/fs/bpf/MARKER
 exists /etc/MARKER /var/lib/MARKER
 exec sh -c 'sleep 600 >/dev/null 2>&1 & echo $! >$WORK/pid'
 `)
@@ -114,7 +114,7 @@ exec sh -c 'sleep 600 >/dev/null 2>&1 & echo $! >$WORK/pid'
 			}})
 		})
 	}
-	for _, dir := range []string{"/etc", "/var/lib", "/run", "/sys/fs/bpf"} {
+	for _, dir := range []string{"/etc", "/opt", "/usr/local", "/var/lib", "/run", "/sys/fs/bpf"} {
 		if _, err := os.Stat(filepath.Join(dir, marker)); err == nil {
 			t.Errorf("a script made a directory in %s of the host", dir)
 		}

@@ -117,7 +117,7 @@ func TestInstallAndUninstall(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(root, "var/lib/linkpin/current")); err != nil {
 		t.Errorf("no empty set was applied: %v", err)
 	}
-	for _, target := range []string{"crio", "cni", "podman"} {
+	for _, target := range []string{"crio", "cni", "nri", "podman"} {
 		install("install", target)
 		if out := install("install", target); len(out.Changes) != 0 {
 			t.Errorf("install %s again: %+v", target, out.Changes)
@@ -126,6 +126,7 @@ func TestInstallAndUninstall(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(root, "usr/lib/cni/linkpin-cni")); err != nil {
 		t.Error(err)
 	}
+	install("uninstall", "nri")
 	install("uninstall", "podman")
 	if _, err := os.Stat(filepath.Join(root, hook)); err != nil {
 		t.Errorf("CRI-O still calls it: %v", err)
@@ -197,7 +198,7 @@ func TestInstallDryRun(t *testing.T) {
 // Installers wait for each other: whatever the order, the result is the same.
 func TestInstallersAtOnce(t *testing.T) {
 	bin, root, one := programs(t), image(t), image(t)
-	targets := []string{"podman", "crio", "cni"}
+	targets := []string{"podman", "crio", "cni", "nri"}
 	for _, target := range targets {
 		if code, _, stderr := runInstalled(t, bin, "install", target, "--root", one); code != 0 {
 			t.Fatal(stderr)

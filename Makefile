@@ -91,6 +91,8 @@ test-extended: root go ## containerd 2, CRI-O and dockerd, with NRI and CDI; bui
 	@$(OWN)
 	"$(GO)" mod download
 	GOPROXY=off hack/ns "$(GO)" test -tags extended -count=1 -timeout 20m $(TESTFLAGS) -run 'TestExtended|TestDocker' ./integration
+	@# What the installer writes is what containerd 2 reads.
+	GOPROXY=off "$(GO)" test -count=1 $(TESTFLAGS) -run TestContainerdRealDump ./hook/install -args -containerd.binary "$(CURDIR)/bin/tools/extended/containerd"
 
 .PHONY: lint
 lint: go $(GOLANGCI_LINT) ## golangci-lint, go vet for arm64, shellcheck

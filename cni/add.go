@@ -45,13 +45,8 @@ func (p *Plugin) add(ctx context.Context, conf *Conf, args *skel.CmdArgs) error 
 		p.dropDrained(conf)
 		return nil
 	}
-	if sel == nil {
+	if sel == nil || !sel.mayFail(err) {
 		return err
-	}
-	for _, c := range slices.Concat(sel.chosen, sel.noted) {
-		if c.OnError != specs.Allow {
-			return err
-		}
 	}
 	p.warn(fmt.Errorf("sandbox %s, interface %s: goes without its policies (onError: allow): %w", args.ContainerID, args.IfName, err))
 	return nil
@@ -61,30 +56,39 @@ func (p *Plugin) add(ctx context.Context, conf *Conf, args *skel.CmdArgs) error 
 type selection struct {
 	set    *applied.Set
 	chosen []applied.Summary // have something for CNI to attach
-	// noted have not, or not for every container, but the pod's annotations ask for
-	// them or are selected by: containerd may keep these from the hook.
-	noted []applied.Summary
+	// keys are annotations that policies look at. Runtimes tell CNI all of a pod's, and
+	// containerd hooks only those on its allow-lists, so they are recorded.
+	keys []string
 }
 
-// choose selects the policies of a sandbox. It returns nil if there are none. The
-// caller must Close the set.
+// mayFail reports whether the sandbox may go on after an error: every policy that it
+// was to get says onError: allow.
+func (s *selection) mayFail(err error) bool {
+	if _, all := errors.AsType[noteError](err); all || len(s.chosen) == 0 {
+		return false
+	}
+	return !slices.ContainsFunc(s.chosen, func(c applied.Summary) bool { return c.OnError != specs.Allow })
+}
+
+// choose selects the policies of a sandbox. It returns nil if there is nothing to do.
+// The caller must Close the set.
 func (p *Plugin) choose(id specs.Identity) (*selection, error) {
-	set, chosen, noted, err := entry.Selection{
+	set, chosen, keys, err := entry.Selection{
 		Applied: p.Applied, Exempt: p.Exempt, Object: "sandbox " + id.ContainerID, Warn: p.Warn,
 	}.ChooseForPod(id)
 	if set == nil {
 		return nil, err
 	}
-	s := &selection{set: set, noted: noted}
+	s := &selection{set: set, keys: keys}
 	for _, c := range chosen {
 		if slices.ContainsFunc(c.Targets, func(k specs.TargetKind) bool { return k != specs.TargetCgroup }) {
 			s.chosen = append(s.chosen, c)
 		}
 	}
 	if !id.Caller.HasPods() && id.Caller != specs.CallerNone {
-		s.noted = nil // its hook has the annotations
+		s.keys = nil // its hook has all annotations
 	}
-	if len(s.chosen)+len(s.noted) == 0 {
+	if len(s.chosen)+len(s.keys) == 0 {
 		return nil, set.Close()
 	}
 	return s, nil
@@ -110,12 +114,15 @@ func (p *Plugin) attach(ctx context.Context, sel *selection, conf *Conf, args *s
 	if err != nil {
 		return err
 	}
-	sub := &entry.Subject{
-		Identity: identity(conf, args.ContainerID, args.Args), Netns: ns, Sandbox: key,
-		Keep: specs.Keys(applied.Candidates(sel.set.Policies())),
+	sub := &entry.Subject{Identity: identity(conf, args.ContainerID, args.Args), Netns: ns, Sandbox: key}
+	noted, err := note(s, sel, sub, iface)
+	if err == nil {
+		err = p.attachLocked(ctx, s, sel, conf, sub, iface)
 	}
-	err = p.attachLocked(ctx, s, sel, conf, sub, iface)
 	if err != nil {
+		if noted && !sel.mayFail(err) {
+			p.warn(s.Withdraw([]pin.Place{entry.NotePlace(key, sub.Identity.Network, iface.Name)}))
+		}
 		p.warn(s.AbandonSandbox(ctx, key, "", ns.Cookie))
 	}
 	p.warn(lock.Release())
@@ -123,6 +130,26 @@ func (p *Plugin) attach(ctx context.Context, sel *selection, conf *Conf, args *s
 		s.Sweep(ctx)
 	}
 	return err
+}
+
+// noteError is one that concerns all policies: without the note, the hooks of the
+// pod's containers would not know what it asks for.
+type noteError struct{ error }
+
+func (e noteError) Unwrap() error { return e.error }
+
+// note records what the pod's annotations say, for the hooks of its containers.
+func note(s *entry.Session, sel *selection, sub *entry.Subject, iface *target.Interface) (made bool, err error) {
+	if len(sel.keys) == 0 {
+		return false, nil
+	}
+	if _, err := s.ClaimSandbox(sub.Sandbox, sub); err != nil {
+		return false, noteError{err}
+	}
+	if made, err = s.NotePod(sub, iface, sel.keys); err != nil {
+		return false, noteError{err}
+	}
+	return made, nil
 }
 
 // attachLocked does what needs the sandbox's lock.
@@ -136,7 +163,7 @@ func (p *Plugin) attachLocked(ctx context.Context, s *entry.Session, sel *select
 	if err != nil {
 		return err
 	}
-	wants, err := missing(ctx, s, &selection{sel.set, chosen, sel.noted}, sub, iface, pod.cgroup)
+	wants, err := missing(ctx, s, chosen, sub, iface, pod.cgroup)
 	if err != nil {
 		return err
 	}
@@ -165,8 +192,8 @@ func openNetns(path string) (*target.Netns, error) {
 }
 
 // missing lists the entries that the interface should have and has not.
-func missing(ctx context.Context, s *entry.Session, sel *selection, sub *entry.Subject, iface *target.Interface, pod *target.Cgroup) ([]entry.Want, error) {
-	all, err := wanted(s.Plan, sel, sub, iface)
+func missing(ctx context.Context, s *entry.Session, chosen []applied.Summary, sub *entry.Subject, iface *target.Interface, pod *target.Cgroup) ([]entry.Want, error) {
+	all, err := wanted(s.Plan, chosen, sub, iface)
 	if err != nil {
 		return nil, err
 	}
@@ -175,18 +202,6 @@ func missing(ctx context.Context, s *entry.Session, sel *selection, sub *entry.S
 		covered, err := s.Covered(ctx, covering(w)...)
 		if err != nil {
 			return nil, err
-		}
-		noted, err := s.Noted(w.Place)
-		if err != nil {
-			return nil, err
-		}
-		if noted && w.Kind == "" {
-			continue
-		}
-		if noted && !covered { // of policies that were in effect before
-			if err := s.Withdraw([]pin.Place{w.Place}); err != nil {
-				return nil, err
-			}
 		}
 		if !covered {
 			if w.Kind == specs.TargetPodCgroup {
@@ -209,9 +224,9 @@ func covering(w entry.Want) []pin.Place {
 }
 
 // wanted lists the entries that the interface should have. plan is Plans.Plan.
-func wanted(plan func(string) (*specs.Plan, string, error), sel *selection, sub *entry.Subject, iface *target.Interface) ([]entry.Want, error) {
+func wanted(plan func(string) (*specs.Plan, string, error), chosen []applied.Summary, sub *entry.Subject, iface *target.Interface) ([]entry.Want, error) {
 	var wants []entry.Want
-	for _, c := range sel.chosen {
+	for _, c := range chosen {
 		what, _, err := plan(c.Name)
 		if err != nil {
 			return nil, err
@@ -236,12 +251,6 @@ func wanted(plan func(string) (*specs.Plan, string, error), sel *selection, sub 
 				Place:     pin.InterfaceEntry(sub.Sandbox, sub.Identity.Network, iface.Name, c.Name),
 				Interface: iface,
 			})
-		}
-	}
-	for _, c := range sel.noted {
-		place := pin.InterfaceEntry(sub.Sandbox, sub.Identity.Network, iface.Name, c.Name)
-		if !slices.ContainsFunc(wants, func(w entry.Want) bool { return w.Place == place }) {
-			wants = append(wants, entry.Want{Policy: c.Name, OnError: c.OnError, Place: place, Interface: iface})
 		}
 	}
 	return wants, nil

@@ -60,9 +60,12 @@ func (p *Plugin) check(conf *Conf, args *skel.CmdArgs) error {
 		}
 	}
 	sub := &entry.Subject{Identity: id, Netns: ns, Sandbox: key}
-	expected, err := wanted(sel.set.Plan, sel, sub, iface)
+	expected, err := wanted(sel.set.Plan, sel.chosen, sub, iface)
 	if err != nil {
 		return err
+	}
+	if len(sel.keys) > 0 {
+		expected = append(expected, entry.Want{Policy: entry.Note, Place: entry.NotePlace(key, id.Network, iface.Name)})
 	}
 	for _, w := range expected {
 		if s == nil {

@@ -2,7 +2,7 @@
 
 // Package cni is the CNI side of linkpin: a chained plugin that attaches the
 // interface and namespace programs of the selected policies when an interface is
-// added to a sandbox, and retires them when it is deleted (CNI spec 0.3.1 to 1.1).
+// added to a sandbox, and retires them when it is deleted (CNI spec 0.3.0 to 1.1).
 // It changes nothing of the network and returns the previous result as it came.
 package cni
 
@@ -27,7 +27,7 @@ type Plugin struct {
 }
 
 // Versions are the versions of the CNI spec that the plugin speaks.
-var Versions = version.PluginSupports("0.3.1", "0.4.0", "1.0.0", "1.1.0")
+var Versions = version.PluginSupports("0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 
 // Funcs returns the plugin's verbs for skel.
 func (p *Plugin) Funcs() skel.CNIFuncs {

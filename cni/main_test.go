@@ -26,7 +26,7 @@ import (
 func TestMain(m *testing.M) { os.Exit(bpftest.Main(m)) }
 
 // versions are all that the plugin claims to speak.
-var versions = []string{"0.3.1", "0.4.0", "1.0.0", "1.1.0"}
+var versions = []string{"0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"}
 
 const object = "../bpf/load/testdata/basic.bpf.o"
 

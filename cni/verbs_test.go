@@ -19,6 +19,7 @@ import (
 
 	"github.com/linkpin/linkpin/bpf/attach"
 	"github.com/linkpin/linkpin/bpf/bpftest"
+	"github.com/linkpin/linkpin/bpf/entry"
 	"github.com/linkpin/linkpin/bpf/pin"
 	"github.com/linkpin/linkpin/specs"
 )
@@ -202,7 +203,7 @@ func TestAddSelectsByPodAndAnnotation(t *testing.T) {
 	for _, place := range places {
 		got = append(got, place.Policy())
 	}
-	if want := []string{"asked", "net", "prod"}; !reflect.DeepEqual(got, want) {
+	if want := []string{entry.Note, "asked", "net", "prod"}; !reflect.DeepEqual(got, want) {
 		t.Errorf("policies %v, want %v", got, want)
 	}
 }

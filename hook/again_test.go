@@ -94,6 +94,25 @@ func TestSeveralHooks(t *testing.T) {
 	n.wantEntries(0)
 }
 
+// A container that gets no policy is not under those of the one that was in its cgroup
+// before.
+func TestWithoutPoliciesNothingIsInherited(t *testing.T) {
+	n := newNode(t, deny("all", connect))
+	c := newContainer(t, "web", "")
+	n.must(CreateRuntime, c)
+	c.wantPrograms(t, 1, 0)
+	c.kill(t)
+	n.must(Poststop, c)
+	c.wantPrograms(t, 1, 0) // it drains: the cgroup is still there
+	asked := deny("all", connect)
+	asked.sel = specs.Select{OptIn: true}
+	n.apply(asked)
+	c.state["pid"] = bpftest.CgroupProcess(t, c.cgroup).Pid
+	n.must(CreateRuntime, c)
+	c.wantPrograms(t, 0, 0)
+	n.wantNothing()
+}
+
 // A failure leaves what an earlier call made.
 func TestFailureKeepsWhatWasThere(t *testing.T) {
 	n := newNode(t, deny("all", connect, tcxHost))

@@ -60,8 +60,8 @@ func TestPodAnnotations(t *testing.T) {
 // note records annotations of a pod as linkpin-cni does.
 func note(t *testing.T, n *node, c *container, annotations map[string]string) {
 	t.Helper()
-	set, _, noted, err := entry.Selection{Applied: n.hook.Applied}.ChooseForPod(specs.Identity{Annotations: annotations})
-	if err != nil || len(noted) == 0 {
+	set, _, keys, err := entry.Selection{Applied: n.hook.Applied}.ChooseForPod(specs.Identity{Annotations: annotations})
+	if err != nil || len(keys) == 0 {
 		t.Fatalf("nothing to note: %v", err)
 	}
 	defer set.Close()
@@ -84,12 +84,8 @@ func note(t *testing.T, n *node, c *container, annotations map[string]string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sub := &entry.Subject{Identity: specs.Identity{ContainerID: "pod", Network: "net", Annotations: annotations}, Netns: ns, Sandbox: key, Keep: []string{"team"}}
-	var wants []entry.Want
-	for _, p := range noted {
-		wants = append(wants, entry.Want{Policy: p.Name, Interface: iface, Place: pin.InterfaceEntry(key, "net", "eth0", p.Name)})
-	}
-	_, err = s.Attach(context.Background(), sub, wants)
+	sub := &entry.Subject{Identity: specs.Identity{ContainerID: "pod", Network: "net", Annotations: annotations}, Netns: ns, Sandbox: key}
+	_, err = s.NotePod(sub, iface, keys)
 	if err := errors.Join(err, lock.Release()); err != nil {
 		t.Fatal(err)
 	}

@@ -55,25 +55,60 @@ func (h *Hook) create(ctx context.Context, st *oci.State, bundle string) error {
 		// As at poststart. A container that is restored may be "stopped".
 		return fault.New("container "+st.ID, ErrTooLate, "configure the hook at createRuntime, not at poststart")
 	}
-	id := identify(h.Caller, st)
+	id, err := identify(h.Caller, st)
+	if err != nil {
+		return err
+	}
 	id.Requests = h.Requests
 	selection := entry.Selection{Applied: h.Applied, Exempt: h.Exempt, Object: "container " + st.ID, Warn: h.Warn}
 	if h.Caller.HasPods() && len(h.Requests) == 0 {
-		selection.Pod = func() (map[string]string, error) { return h.podAnnotations(st.Pid) }
+		selection.Pod = func() (map[string]string, error) { return h.podAnnotations(ctx, st.Pid) }
 	}
 	set, chosen, err := selection.Choose(id)
-	if set == nil {
+	switch {
+	case err != nil:
 		return err
+	case set == nil:
+		return h.disinherit(ctx, st, bundle)
 	}
 	defer set.Close()
 	c := &creation{Hook: h, set: set, chosen: chosen, state: st, bundle: bundle, id: id}
 	return c.run(ctx)
 }
 
+// disinherit makes sure that a container without policies is not under those of a
+// container that was in its cgroup before.
+func (h *Hook) disinherit(ctx context.Context, st *oci.State, bundle string) error {
+	root, err := pin.Open(h.BPFFS)
+	if err != nil {
+		return nil // nothing is recorded, or nobody can tell
+	}
+	defer root.Close()
+	key := pin.ContainerKey(st.ID, bundle)
+	retired, err := root.RetiredCount()
+	if err != nil {
+		return err
+	}
+	if places, err := root.Entries(pin.Container(key)); err != nil || retired+len(places) == 0 {
+		return err
+	}
+	start, err := target.StartTime(h.Roots, st.Pid)
+	if err != nil {
+		return err
+	}
+	cgroup, err := target.CgroupOfPID(h.Roots, st.Pid)
+	if err != nil {
+		return nil // it has none of its own that anything could be attached to
+	}
+	defer cgroup.Close()
+	s := &entry.Session{Root: root, Roots: h.Roots, By: pin.ByHook, Warn: h.Warn}
+	return s.Disinherit(ctx, key, &entry.Subject{PID: st.Pid, Start: start, Cgroup: cgroup})
+}
+
 // podAnnotations returns what linkpin-cni has recorded of the annotations of the pod
 // in whose network namespace a process is: runtimes hand over a pod's annotations to
 // CNI, and to the hook only those on allow-lists (containerd).
-func (h *Hook) podAnnotations(pid int) (map[string]string, error) {
+func (h *Hook) podAnnotations(ctx context.Context, pid int) (map[string]string, error) {
 	root, err := pin.Open(h.BPFFS)
 	if errors.Is(err, pin.ErrNoState) || errors.Is(err, pin.ErrNoBPFFS) {
 		return nil, nil // nothing is recorded
@@ -88,7 +123,9 @@ func (h *Hook) podAnnotations(pid int) (map[string]string, error) {
 	}
 	defer ns.Close()
 	s := &entry.Session{Root: root, Roots: h.Roots, By: pin.ByHook, Warn: h.Warn}
-	return s.PodAnnotations(ns)
+	ctx, cancel := context.WithTimeout(ctx, entry.LoadTimeout)
+	defer cancel()
+	return s.PodAnnotations(ctx, ns)
 }
 
 // end retires what is recorded for the container, if it has really ended.

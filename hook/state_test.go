@@ -126,7 +126,10 @@ func TestIdentifyBelievesOnlyTheCaller(t *testing.T) {
 		specs.CallerPodman:     "",
 		specs.CallerCDI:        "",
 	} {
-		got := identify(caller, st)
+		got, err := identify(caller, st)
+		if err != nil {
+			t.Error(err)
+		}
 		want := specs.Identity{Caller: caller, ContainerID: "x"}
 		if suffix != "" {
 			want.Container, want.Pod, want.Namespace = "c"+suffix, "p"+suffix, "n"+suffix

@@ -83,6 +83,8 @@ func (c *criClient) do(ctx context.Context, ts *testscript.TestScript, verb stri
 	switch verb {
 	case "pods", "ps":
 		return c.list(ctx, verb)
+	case "status":
+		return c.status(ctx)
 	}
 	if len(args) == 0 {
 		return "", errUsage
@@ -122,7 +124,7 @@ func (c *criClient) do(ctx context.Context, ts *testscript.TestScript, verb stri
 }
 
 func (c *criClient) runPod(ctx context.Context, ts *testscript.TestScript, name string, args []string) (string, error) {
-	o, err := parseCRI(args)
+	o, err := parseCRI(ts, args)
 	if err != nil {
 		return "", err
 	}
@@ -148,7 +150,7 @@ func (c *criClient) runPod(ctx context.Context, ts *testscript.TestScript, name 
 }
 
 func (c *criClient) create(ctx context.Context, ts *testscript.TestScript, pod, name string, args []string) error {
-	o, err := parseCRI(args)
+	o, err := parseCRI(ts, args)
 	if err != nil {
 		return err
 	}
@@ -227,7 +229,17 @@ func (c *criClient) list(ctx context.Context, what string) (string, error) {
 	return out.String(), err
 }
 
-func parseCRI(args []string) (criOptions, error) {
+// status prints what a kubelet makes its node's conditions of, one a line.
+func (c *criClient) status(ctx context.Context) (string, error) {
+	r, err := c.Status(ctx, &cri.StatusRequest{})
+	var out strings.Builder
+	for _, s := range r.GetStatus().GetConditions() {
+		fmt.Fprintf(&out, "%s=%t %s\n", s.Type, s.Status, s.Message)
+	}
+	return out.String(), err
+}
+
+func parseCRI(ts *testscript.TestScript, args []string) (criOptions, error) {
 	o := criOptions{annotations: map[string]string{}, namespace: "default", handler: "linkpin"}
 	for i, arg := range args {
 		if arg == "--" {
@@ -240,6 +252,10 @@ func parseCRI(args []string) (criOptions, error) {
 			key, text, ok := strings.Cut(value, "=")
 			if !ok {
 				return o, fmt.Errorf("option %q: %w", arg, errUsage)
+			}
+			// What no line of a script can hold comes from a file.
+			if file, ok := strings.CutPrefix(text, "<"); ok {
+				text = ts.ReadFile(file)
 			}
 			o.annotations[key] = text
 		case "namespace":

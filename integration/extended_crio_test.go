@@ -21,28 +21,40 @@ import (
 // crioLog is where a machine's CRI-O writes.
 const crioLog = "/run/crio.log"
 
+// crioConfig is the configuration of a machine's CRI-O.
+const crioConfig = "/etc/crio/crio.conf"
+
 // crioDaemon is the CRI-O of a machine. It listens where containerd would.
 type crioDaemon struct {
-	path    string
-	process *exec.Cmd
+	path       string
+	configured bool // its files and the image are there
+	process    *exec.Cmd
+	ended      chan struct{} // closed when process has ended
 }
 
 type crioKey struct{}
 
-// cmdCRIO starts and kills the machine's CRI-O: crio start | kill | log.
+// cmdCRIO starts and kills the machine's CRI-O: crio configure | start | kill | log.
+// start configures it before the first time. If it does not start, what it says is
+// there for stderr.
 func cmdCRIO(ts *testscript.TestScript, neg bool, args []string) {
 	d, ok := ts.Value(crioKey{}).(*crioDaemon)
-	if !ok || neg || len(args) != 1 {
-		ts.Fatalf("usage: crio start | kill | log")
+	if !ok || len(args) != 1 || neg && args[0] != "start" {
+		ts.Fatalf("usage: crio configure | start | kill | log")
 	}
 	switch args[0] {
+	case "configure":
+		ts.Check(d.configure())
 	case "start":
 		ts.Check(d.configure())
-		if err := d.start(); err != nil {
-			log, _ := os.ReadFile(crioLog) // the error matters more
-			ts.Fatalf("%v\n%s", err, log)
-		}
+		before, _ := os.ReadFile(crioLog) // none before the first start
 		ts.Defer(func() { _ = d.kill() }) // the machine's end kills it as well
+		err := d.start()
+		if err != nil {
+			log, _ := os.ReadFile(crioLog) // the error matters more
+			_, _ = fmt.Fprintf(ts.Stderr(), "%v\n%s", err, log[len(before):])
+		}
+		expect(ts, neg, err)
 	case "kill":
 		ts.Check(d.kill())
 	case "log":
@@ -54,8 +66,12 @@ func cmdCRIO(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// configure writes CRI-O's files and the image of all containers.
+// configure writes CRI-O's files and the image of all containers, once: scripts
+// change them.
 func (d *crioDaemon) configure() error {
+	if d.configured {
+		return nil
+	}
 	for _, dir := range []string{"/etc/crio", "/etc/containers", "/run/containerd", "/run/crio"} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return err
@@ -73,7 +89,7 @@ func (d *crioDaemon) configure() error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile("/etc/crio/crio.conf", data, 0o644); err != nil {
+	if err := os.WriteFile(crioConfig, data, 0o644); err != nil {
 		return err
 	}
 	archive, err := imageArchive()
@@ -92,6 +108,7 @@ func (d *crioDaemon) configure() error {
 	if err != nil {
 		return fmt.Errorf("podman tag: %w\n%s", err, out)
 	}
+	d.configured = true
 	return nil
 }
 
@@ -104,17 +121,28 @@ func (d *crioDaemon) start() error {
 		return err
 	}
 	defer log.Close()
-	cmd := exec.Command("crio", "--config", "/etc/crio/crio.conf")
+	cmd := exec.Command("crio", "--config", crioConfig)
 	cmd.Env, cmd.Dir = append(os.Environ(), "PATH="+d.path), "/"
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	d.process = cmd
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	ended := make(chan struct{})
+	d.process, d.ended = cmd, ended
+	go func() {
+		_ = cmd.Wait() // its log says why
+		close(ended)
+	}()
+	for deadline := time.Now().Add(30 * time.Second); ; {
 		err := crioReady()
 		if err == nil || time.Now().After(deadline) {
 			return err
+		}
+		select {
+		case <-ended:
+			d.process = nil
+			return fmt.Errorf("CRI-O has ended: %v", cmd.ProcessState)
+		case <-time.After(50 * time.Millisecond):
 		}
 	}
 }
@@ -144,7 +172,7 @@ func (d *crioDaemon) kill() error {
 		return nil
 	}
 	err := d.process.Process.Signal(unix.SIGKILL)
-	_ = d.process.Wait() // it says that the process was killed
+	<-d.ended
 	d.process = nil
 	return err
 }

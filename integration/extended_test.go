@@ -51,7 +51,10 @@ func TestExtended(t *testing.T) {
 	commands["cri"] = cmdCRI
 	commands["crio"] = cmdCRIO
 	commands["create-with"] = cmdCreateWith
+	commands["create-labelled"] = cmdCreateLabelled
 	commands["check"] = cmdCheck
+	commands["pods-below"] = cmdPodsBelow
+	commands["end"] = cmdEnd
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/extended",
 		RequireExplicitExec: true,
@@ -109,44 +112,80 @@ func cmdCheck(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // cmdCreateWith creates a container with CDI devices, and starts it:
-// create-with DEVICE[,DEVICE…] POD NAME.
+// create-with DEVICE[,DEVICE…] POD NAME [-- PROGRAM [ARGUMENT…]].
 func cmdCreateWith(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) < 3 {
+		ts.Fatalf("usage: create-with DEVICE[,DEVICE…] POD NAME [-- PROGRAM [ARGUMENT…]]")
+	}
+	config := &cri.ContainerConfig{}
+	for device := range strings.SplitSeq(args[0], ",") {
+		config.CDIDevices = append(config.CDIDevices, &cri.CDIDevice{Name: device})
+	}
+	createConfigured(ts, neg, config, args[1:])
+}
+
+// cmdCreateLabelled creates a container with the labels that a kubelet gives it, and
+// starts it: create-labelled POD NAME [annotation=KEY=VALUE]… [-- PROGRAM [ARGUMENT…]].
+func cmdCreateLabelled(ts *testscript.TestScript, neg bool, args []string) {
 	c, ok := ts.Value(criKey{}).(*criClient)
-	if !ok || len(args) != 3 {
-		ts.Fatalf("usage: create-with DEVICE[,DEVICE…] POD NAME")
+	if !ok || len(args) < 2 || c.pods[ts.Getenv(args[0])] == nil {
+		ts.Fatalf("usage: create-labelled POD NAME [annotation=KEY=VALUE]… [-- PROGRAM [ARGUMENT…]]")
+	}
+	pod := c.pods[ts.Getenv(args[0])].Metadata
+	createConfigured(ts, neg, &cri.ContainerConfig{Labels: map[string]string{
+		"io.kubernetes.container.name": args[1],
+		"io.kubernetes.pod.name":       pod.Name,
+		"io.kubernetes.pod.namespace":  pod.Namespace,
+		"io.kubernetes.pod.uid":        pod.Uid,
+	}}, args)
+}
+
+// createConfigured creates the container of config, and starts it. args are POD NAME
+// [annotation=KEY=VALUE]… [-- PROGRAM [ARGUMENT…]].
+func createConfigured(ts *testscript.TestScript, neg bool, config *cri.ContainerConfig, args []string) {
+	c, ok := ts.Value(criKey{}).(*criClient)
+	if !ok {
+		ts.Fatalf("this machine has no pods")
+	}
+	config.Annotations = map[string]string{}
+	for i, arg := range args[2:] {
+		if arg == "--" {
+			config.Command = args[i+3:]
+			break
+		}
+		key, value, ok := strings.Cut(strings.TrimPrefix(arg, "annotation="), "=")
+		if !ok || !strings.HasPrefix(arg, "annotation=") {
+			ts.Fatalf("option %q: %v", arg, errUsage)
+		}
+		config.Annotations[key] = value
 	}
 	conn, err := dialContainerd()
 	ts.Check(err)
 	defer conn.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), criTimeout)
 	defer cancel()
-	err = createWith(ctx, ts, cri.NewRuntimeServiceClient(conn), c.pods[ts.Getenv(args[1])], args)
+	err = createStart(ctx, ts, cri.NewRuntimeServiceClient(conn), c.pods[ts.Getenv(args[0])], config, args[0], args[1])
 	if err != nil {
 		_, _ = fmt.Fprintln(ts.Stderr(), err)
 	}
 	expect(ts, neg, err)
 }
 
-func createWith(ctx context.Context, ts *testscript.TestScript, service cri.RuntimeServiceClient, sandbox *cri.PodSandboxConfig, args []string) error {
+func createStart(ctx context.Context, ts *testscript.TestScript, service cri.RuntimeServiceClient, sandbox *cri.PodSandboxConfig, config *cri.ContainerConfig, pod, name string) error {
 	if sandbox == nil {
 		return errors.New("no pod of that name was run")
 	}
-	config := &cri.ContainerConfig{
-		Metadata: &cri.ContainerMetadata{Name: args[2]},
-		Image:    &cri.ImageSpec{Image: criImage + ":latest"},
-		LogPath:  args[2] + ".log",
-		Linux: &cri.LinuxContainerConfig{SecurityContext: &cri.LinuxContainerSecurityContext{
-			NamespaceOptions: namespaceOptions(sandbox.Linux.SecurityContext.NamespaceOptions.Network),
-		}},
-	}
-	for device := range strings.SplitSeq(args[0], ",") {
-		config.CDIDevices = append(config.CDIDevices, &cri.CDIDevice{Name: device})
-	}
-	r, err := service.CreateContainer(ctx, &cri.CreateContainerRequest{PodSandboxId: ts.Getenv(args[1]), SandboxConfig: sandbox, Config: config})
+	config.Metadata = &cri.ContainerMetadata{Name: name}
+	config.Image = &cri.ImageSpec{Image: criImage + ":latest"}
+	config.LogPath = name + ".log"
+	config.Linux = &cri.LinuxContainerConfig{SecurityContext: &cri.LinuxContainerSecurityContext{
+		NamespaceOptions: namespaceOptions(sandbox.Linux.SecurityContext.NamespaceOptions.Network),
+	}}
+	r, err := service.CreateContainer(ctx, &cri.CreateContainerRequest{PodSandboxId: ts.Getenv(pod), SandboxConfig: sandbox, Config: config})
 	if err != nil {
 		return err
 	}
-	ts.Setenv(args[2], r.ContainerId)
+	ts.Setenv(name, r.ContainerId)
 	_, err = service.StartContainer(ctx, &cri.StartContainerRequest{ContainerId: r.ContainerId})
 	return err
 }

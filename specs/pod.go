@@ -8,31 +8,6 @@ import (
 	"strings"
 )
 
-// OfPod returns the candidates that look at the annotations of a pod and select it,
-// whatever the names of its containers: what these get of them is for the hook to
-// say, which may not see the pod's annotations. id is the pod's.
-func OfPod(id Identity, candidates []Candidate) []Candidate {
-	wanted, err := parseOptIn(id.Annotations[OptInAnnotation])
-	if err != nil {
-		return nil // Choose refuses it
-	}
-	var out []Candidate
-	for _, c := range candidates {
-		s := c.Select
-		if s.OptIn && !slices.Contains(wanted, c.Name) || !s.OptIn && len(s.Annotations) == 0 {
-			continue
-		}
-		s.Containers = nil
-		if s.Exclude != nil && len(s.Exclude.Containers) > 0 {
-			s.Exclude = nil
-		}
-		if s.Match(id) {
-			out = append(out, c)
-		}
-	}
-	return out
-}
-
 // Keys returns the annotations that the candidates look at, each once: OptInAnnotation
 // if one is optIn, and those that they select by.
 func Keys(candidates []Candidate) []string {

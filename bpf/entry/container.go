@@ -10,6 +10,7 @@ import (
 
 	"github.com/linkpin/linkpin/bpf/attach"
 	"github.com/linkpin/linkpin/bpf/pin"
+	"github.com/linkpin/linkpin/specs"
 	"github.com/linkpin/linkpin/specs/fault"
 )
 
@@ -55,6 +56,13 @@ func (s *Session) ClaimContainer(ctx context.Context, key pin.Key, sub *Subject,
 				have[rec.Policy] = true
 				continue
 			}
+			if known && digest == "" && rec.PID == sub.PID && rec.Start == uint64(sub.Start) {
+				// Nobody but the hook that has attached it would attach it again.
+				if err := s.keepOther(ctx, p, rec, sub); err != nil {
+					return nil, err
+				}
+				continue
+			}
 		}
 		if same {
 			if err := s.takeDown(e); err != nil {
@@ -86,6 +94,70 @@ func (s *Session) ClaimContainer(ctx context.Context, key pin.Key, sub *Subject,
 	// A runtime that was killed may leave a cgroup behind, and put the next container
 	// into it: what drains there was attached for somebody else.
 	return have, s.dropDrained(sub.Cgroup, reasonEnded, reasonReplaced)
+}
+
+// Disinherit takes down what a container that gets no policy would inherit with its
+// cgroup: a runtime that was killed may leave one behind, with the links of the
+// container before, recorded under the same key or retired meanwhile. What belongs to
+// the very process stays: another hook has attached it.
+func (s *Session) Disinherit(ctx context.Context, key pin.Key, sub *Subject) error {
+	ctx, cancel := context.WithTimeout(ctx, LoadTimeout)
+	defer cancel()
+	lock, err := s.lockExisting(ctx, pin.Container(key))
+	if err != nil {
+		return err
+	}
+	if lock != nil {
+		defer s.release(lock)
+		if err := s.disinherit(key, sub); err != nil {
+			return err
+		}
+	}
+	return s.dropDrained(sub.Cgroup, reasonEnded, reasonReplaced)
+}
+
+func (s *Session) disinherit(key pin.Key, sub *Subject) error {
+	places, err := s.Root.Entries(pin.Container(key))
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, p := range places {
+		e, rec, err := s.open(p)
+		if err != nil {
+			s.warn(err) // it keeps nobody from starting who wants nothing of it
+			continue
+		}
+		if rec.PID == sub.PID && rec.Start == uint64(sub.Start) || rec.Cgroup == nil || rec.Cgroup.ID != sub.Cgroup.ID {
+			continue
+		}
+		if ended, err := s.processEnded(rec); err != nil || !ended {
+			errs = append(errs, err)
+			continue
+		}
+		errs = append(errs, s.takeDown(e))
+	}
+	return errors.Join(errs...)
+}
+
+// keepOther keeps a policy that another hook in the container's list has attached and
+// that is no longer in force: somebody has meddled with it in between. What can't be
+// mended refuses the container, unless the policy may be missing.
+func (s *Session) keepOther(ctx context.Context, p pin.Place, rec *pin.Record, sub *Subject) error {
+	mended, err := s.mend(ctx, p)
+	if mended && rec.Cgroup != nil && sub.Cgroup != nil && rec.Cgroup.ID != sub.Cgroup.ID {
+		mended, err = false, fmt.Errorf("its process has been moved to cgroup %s", sub.Cgroup.Path)
+	}
+	if mended {
+		return nil
+	}
+	err = fault.New("container "+sub.Identity.ContainerID+": policy "+rec.Policy,
+		errors.Join(errors.New("another hook has attached it, and it is no longer in force"), err), "start the container again")
+	if rec.OnError == specs.Allow {
+		s.warn(err)
+		return nil
+	}
+	return err
 }
 
 // sameContainer reports whether a record is that of the container that is being

@@ -17,6 +17,7 @@ import (
 	"github.com/linkpin/linkpin/bpf/attach"
 	"github.com/linkpin/linkpin/bpf/bpftest"
 	"github.com/linkpin/linkpin/bpf/pin"
+	"github.com/linkpin/linkpin/bpf/target"
 	"github.com/linkpin/linkpin/specs"
 )
 
@@ -94,6 +95,101 @@ func TestReusedCgroupDoesNotInherit(t *testing.T) {
 	}
 	if live, retired := f.entries(t); live != 2 || retired != 0 {
 		t.Errorf("%d live, %d retired", live, retired)
+	}
+}
+
+// A container without policies inherits nothing, either: not what its cgroup's
+// container before has retired, nor what is still recorded under its id.
+func TestDisinherit(t *testing.T) {
+	for _, retired := range []bool{false, true} {
+		f := newFixture(t, plans{"a": plan(t, "a", program("connect4", "cgroup/connect4"))})
+		c := newContainer(t, "web")
+		f.mustAttach(t, c, "a")
+		if err := f.Disinherit(context.Background(), c.key, c.sub); err != nil {
+			t.Fatal(err)
+		}
+		if got := attached(t, c.dir, connect4); got != 1 {
+			t.Fatalf("%d programs: what another hook has attached to the same process must stay", got)
+		}
+		if err := syscall.Kill(c.pid, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		bpftest.Eventually(t, "the process has ended", func() error {
+			_, err := target.StartTime(target.Roots{}, c.pid)
+			if err == nil {
+				return errors.New("it has not")
+			}
+			return nil
+		})
+		if retired {
+			if _, err := f.EndContainer(context.Background(), c.key); err != nil {
+				t.Fatal(err)
+			}
+		}
+		next := subject(t, "web", c.dir, bpftest.CgroupProcess(t, c.dir).Pid)
+		if err := f.Disinherit(context.Background(), next.key, next.sub); err != nil {
+			t.Fatal(err)
+		}
+		if got := attached(t, c.dir, connect4); got != 0 {
+			t.Errorf("retired %v: %d programs of the container before", retired, got)
+		}
+		emptyState(t, f)
+	}
+}
+
+// What another hook of the same container has attached, and somebody has taken off in
+// between, is attached again; it is never dropped in silence.
+func TestAnotherHooksPolicyIsMended(t *testing.T) {
+	f := newFixture(t, plans{
+		"a": plan(t, "a", program("connect4", "cgroup/connect4")),
+		"b": plan(t, "b", program("read_cgroup", "cgroup_skb/egress")),
+	})
+	c := newContainer(t, "web")
+	f.mustAttach(t, c, "a")
+	e, err := f.Root.Entry(pin.ContainerEntry(c.key, "a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	withLink(t, e.LinkPath("connect4"), func(l *attach.Link) error { return l.Detach() })
+	if got := attached(t, c.dir, connect4); got != 0 {
+		t.Fatalf("%d programs", got)
+	}
+	l := f.lock(t, pin.Container(c.key))
+	defer l.Release()
+	if _, err := f.ClaimContainer(context.Background(), c.key, c.sub, map[string]string{"a": "", "b": "digest-b"}); err != nil {
+		t.Fatal(err)
+	}
+	if got := attached(t, c.dir, connect4); got != 1 {
+		t.Errorf("%d programs of the other hook's policy, want it mended", got)
+	}
+	// In another cgroup it can't be: the container is refused.
+	moved := *c.sub
+	other := newContainer(t, "other")
+	moved.Cgroup = other.sub.Cgroup
+	if _, err := f.ClaimContainer(context.Background(), c.key, &moved, map[string]string{"a": "", "b": "digest-b"}); err == nil || !strings.Contains(err.Error(), "another hook") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// A retired entry that can't be read, of whatever cgroup, keeps nobody from starting.
+func TestUnreadableRetiredEntry(t *testing.T) {
+	f := newFixture(t, plans{"a": plan(t, "a", program("connect4", "cgroup/connect4"))})
+	c := newContainer(t, "web")
+	f.mustAttach(t, c, "a")
+	c.end(t)
+	if _, err := f.EndContainer(context.Background(), c.key); err != nil {
+		t.Fatal(err)
+	}
+	places, err := f.Root.Retired()
+	if err != nil || len(places) != 1 {
+		t.Fatalf("%v, %v", places, err)
+	}
+	if err := os.Remove(f.Root.Path() + "/" + places[0].String() + "/meta"); err != nil {
+		t.Fatal(err)
+	}
+	f.mustAttach(t, newContainer(t, "other"), "a")
+	if got := attached(t, c.dir, connect4); got != 1 {
+		t.Errorf("%d programs drain, want 1", got)
 	}
 }
 

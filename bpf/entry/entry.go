@@ -64,7 +64,7 @@ type Subject struct {
 	Sandbox  pin.Key        // of Netns; empty if Netns is nil
 	// Uncovered goes into the record of the container's entry, by policy.
 	Uncovered map[string][]string
-	// Keep are the keys of annotations that go into records, beside
+	// Keep are the keys of annotations that go into the record, beside
 	// specs.OptInAnnotation.
 	Keep []string
 	// Recheck is asked when everything is attached and nothing is published yet,
@@ -78,9 +78,7 @@ type Want struct {
 	Policy  string
 	OnError specs.OnError
 	Place   pin.Place
-	// Kind is what is attached to. Empty: nothing is, and the record says only that the
-	// policy has selected the subject.
-	Kind specs.TargetKind
+	Kind    specs.TargetKind
 	// Interface is what a TargetInterface is attached to; its Netns is the
 	// subject's. With TargetNetns and TargetPodCgroup it is the interface that CNI was
 	// called for, which only the record names; nil in the hook.

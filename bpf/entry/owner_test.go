@@ -147,7 +147,7 @@ func TestTheLastMemberDetachesWhatLivesOn(t *testing.T) {
 	}
 	// A process that is killed right after the rename leaves it to a sweep.
 	sl := f.lock(t, pin.Sandbox(c.sub.Sandbox))
-	if _, err := f.Root.Retire(place, reasonLeft); err != nil {
+	if _, err := f.Root.Retire(place, reasonLeft, 0); err != nil {
 		t.Fatal(err)
 	}
 	if err := sl.Release(); err != nil {

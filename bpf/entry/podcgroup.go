@@ -64,27 +64,48 @@ func (s *Session) ClaimPodCgroup(sandbox pin.Key, cg *target.Cgroup) error {
 
 // leavesRoom returns ErrInUse if an entry of another sandbox is in the way.
 func (s *Session) leavesRoom(key pin.Key, p pin.Place, cg *target.Cgroup) error {
-	rec, err := s.readRecord(p)
-	if err != nil {
+	over, err := s.inTheWay(p, cg)
+	if err == nil || !over {
 		return err
 	}
+	lock, busy := s.Root.TryLock(pin.Sandbox(key))
+	if errors.Is(busy, pin.ErrBusy) {
+		return err
+	}
+	if busy != nil {
+		return busy
+	}
+	defer s.release(lock)
+	// The sandbox may have been made again until it was locked.
+	if over, err = s.inTheWay(p, cg); err == nil || !over {
+		return err
+	}
+	return s.retire(p, reasonPod)
+}
+
+// inTheWay returns ErrInUse if an entry is on the cgroup of a pod, above it or below
+// it, and whether its own namespace is gone. A record that can't be read refuses
+// nobody but who is on the cgroup of its links.
+func (s *Session) inTheWay(p pin.Place, cg *target.Cgroup) (over bool, err error) {
+	rec, err := s.readRecord(p)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		e, other := s.Root.Entry(p)
+		if other == nil && s.linksOn(e, cg) {
+			return false, err
+		}
+		s.warn(err)
+		return false, nil
+	}
 	if rec.Cgroup == nil || rec.Cgroup.ID != cg.ID && !above(rec.Cgroup.Path, cg.Path) && !above(cg.Path, rec.Cgroup.Path) {
-		return nil
+		return false, nil
 	}
 	inUse := fault.New("cgroup "+cg.Path+" of the pod", fmt.Errorf("policy %s of sandbox %s is attached to %s: it %w",
 		rec.Policy, rec.Identity.ContainerID, rec.Cgroup.Path, ErrInUse), "give each pod a cgroup of its own (cgroup_parent of its sandbox)")
-	if ended, err := netnsEnded(rec); err != nil || !ended {
-		return errors.Join(err, inUse)
-	}
-	lock, err := s.Root.TryLock(pin.Sandbox(key))
-	if errors.Is(err, pin.ErrBusy) {
-		return inUse
-	}
-	if err != nil {
-		return err
-	}
-	defer s.release(lock)
-	return s.retire(p, reasonPod)
+	ended, err := netnsEnded(rec)
+	return ended && err == nil, errors.Join(err, inUse)
 }
 
 // above reports whether directory a is above directory b, as far as their names tell.
@@ -96,7 +117,9 @@ func above(a, b string) bool { return strings.HasPrefix(b, filepath.Clean(a)+"/"
 func (s *Session) DropDrained(cg *target.Cgroup) error { return s.dropDrained(cg, reasonPod) }
 
 // dropDrained takes down what was retired for one of the reasons and drains on a
-// cgroup that is used again.
+// cgroup that is used again. The names of retired entries tell which cgroup it was;
+// where they don't, the links do. What can't be read is left to gc: it must not keep
+// others from starting.
 func (s *Session) dropDrained(cg *target.Cgroup, reasons ...string) error {
 	if n, err := s.Root.RetiredCount(); err != nil || n == 0 {
 		return err
@@ -107,18 +130,36 @@ func (s *Session) dropDrained(cg *target.Cgroup, reasons ...string) error {
 	}
 	var errs []error
 	for _, p := range places {
-		if r, err := pin.ParseRetired(p.Name()); err != nil || !slices.Contains(reasons, r.Reason) {
+		r, err := pin.ParseRetired(p.Name())
+		if err != nil || !slices.Contains(reasons, r.Reason) || r.Cgroup != 0 && r.Cgroup != cg.ID {
 			continue
 		}
-		e, rec, err := s.open(p)
-		if err == nil && rec.Cgroup != nil && rec.Cgroup.ID == cg.ID {
-			err = s.takeDown(e)
+		e, err := s.Root.Entry(p)
+		if err != nil || r.Cgroup == 0 && !s.linksOn(e, cg) {
+			s.warnUnless(err, fs.ErrNotExist)
+			continue
 		}
-		if err != nil && !skippable(err) {
+		if err := s.takeDown(e); err != nil && !skippable(err) {
 			errs = append(errs, err)
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// linksOn reports whether a link of an entry is on a cgroup.
+func (s *Session) linksOn(e *pin.Entry, cg *target.Cgroup) bool {
+	return slices.ContainsFunc(e.Links(), func(name string) bool {
+		info, err := linkInfo(e.LinkPath(name))
+		s.warnUnless(err, fs.ErrNotExist)
+		return err == nil && info.CgroupID == cg.ID
+	})
+}
+
+// warnUnless reports an error, unless it is one that is to be expected.
+func (s *Session) warnUnless(err, expected error) {
+	if err != nil && !errors.Is(err, expected) {
+		s.warn(err)
+	}
 }
 
 // Withdraw removes entries that this invocation has published. The locks of their
@@ -155,6 +196,9 @@ func (s *Session) PodCovers(ctx context.Context, sandbox pin.Key, policy string,
 	}
 	if rec.Cgroup == nil || rec.Netns == nil || sub.Netns == nil || rec.Netns.Cookie != sub.Netns.Cookie {
 		return fault.New(object, fmt.Errorf("the entry of the pod's cgroup, recorded for another network namespace, %w", target.ErrMismatch), "make the pod again")
+	}
+	if _, digest, err := s.Plan(policy); err != nil || digest != rec.Digest {
+		s.warn(errors.Join(err, fmt.Errorf("%s: the cgroup of the pod has an older version of it, until the pod is made again", object)))
 	}
 	cg, err := target.OpenCgroup(rec.Cgroup.Path, rec.Cgroup.ID)
 	if err != nil {

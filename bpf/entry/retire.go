@@ -20,7 +20,11 @@ const RetiredCap = 1024
 
 // retire moves an entry to retired/ by one rename and removes what may go.
 func (s *Session) retire(p pin.Place, reason string) error {
-	r, err := s.Root.Retire(p, reason)
+	var cgroup uint64
+	if rec, err := s.readRecord(p); err == nil && rec.Cgroup != nil {
+		cgroup = rec.Cgroup.ID
+	}
+	r, err := s.Root.Retire(p, reason, cgroup)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // somebody else retired it
 	}

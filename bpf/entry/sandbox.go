@@ -152,8 +152,7 @@ func (s *Session) makeRoom(sub *Subject) error {
 }
 
 // Covered reports whether an entry exists at one of the places with every link
-// live; one without links (a note of what the pod asks for) covers nothing. What
-// somebody took off is attached again there: others in the sandbox may
+// live. What somebody took off is attached again there: others in the sandbox may
 // depend on what is left. What has lost its target is retired, so that it can be
 // made anew. The sandbox's lock must be held.
 func (s *Session) Covered(ctx context.Context, places ...pin.Place) (bool, error) {
@@ -164,9 +163,6 @@ func (s *Session) Covered(ctx context.Context, places ...pin.Place) (bool, error
 		}
 		if err != nil {
 			return false, err
-		}
-		if isNote(p, rec) {
-			continue
 		}
 		if allLive(e, rec) {
 			return true, nil
@@ -195,7 +191,7 @@ func On(places []pin.Place, ifname, policy string) []pin.Place {
 
 // sandboxEntryOver reports whether an entry of a sandbox has lost what it was for.
 func (s *Session) sandboxEntryOver(p pin.Place, rec *pin.Record) (bool, error) {
-	if isNote(p, rec) {
+	if isNote(p) {
 		return netnsEnded(rec)
 	}
 	e, err := s.Root.Entry(p)

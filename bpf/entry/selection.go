@@ -42,22 +42,21 @@ func (s Selection) Choose(id specs.Identity) (*applied.Set, []applied.Summary, e
 	return set, chosen, nil
 }
 
-// ChooseForPod is Choose for the sandbox of a pod. noted are the policies that look at
-// the pod's annotations and select it, among the chosen or not: the hook of a
-// container must know of them.
-func (s Selection) ChooseForPod(id specs.Identity) (set *applied.Set, chosen, noted []applied.Summary, err error) {
+// ChooseForPod is Choose for the sandbox of a pod. keys are the annotations that the
+// policies look at, selecting the pod or not: the hooks of its containers must know
+// them (NotePod). The set is nil if there are neither.
+func (s Selection) ChooseForPod(id specs.Identity) (set *applied.Set, chosen []applied.Summary, keys []string, err error) {
 	set, err = s.open(id)
 	if set == nil {
 		return nil, nil, nil, err
 	}
-	chosen, err = s.choose(set, id)
-	if err == nil {
-		noted = summaries(set, specs.OfPod(id, applied.Candidates(set.Policies())))
+	if chosen, err = s.choose(set, id); err == nil {
+		keys = specs.Keys(applied.Candidates(set.Policies()))
 	}
-	if err != nil || len(chosen)+len(noted) == 0 {
+	if err != nil || len(chosen)+len(keys) == 0 {
 		return nil, nil, nil, errors.Join(err, set.Close())
 	}
-	return set, chosen, noted, nil
+	return set, chosen, keys, nil
 }
 
 // open opens the applied set; nil without an error means that id goes without.

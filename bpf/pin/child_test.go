@@ -129,7 +129,7 @@ func childCycle(r *Root) error {
 		if err != nil {
 			return err
 		}
-		_, err = r.Retire(p, "test")
+		_, err = r.Retire(p, "test", 0)
 		if err != nil && !errors.Is(err, ErrNotExist) {
 			return err
 		}

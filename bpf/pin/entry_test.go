@@ -195,7 +195,7 @@ func TestRemoveRetiredAtOnce(t *testing.T) {
 	p := ContainerEntry(childOwner.Key(), "p")
 	publish(t, r, p)
 	l := lock(t, r, childOwner)
-	retired, err := r.Retire(p, "test")
+	retired, err := r.Retire(p, "test", 0)
 	if err != nil {
 		t.Fatal(err)
 	}

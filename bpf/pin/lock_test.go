@@ -261,7 +261,7 @@ func TestChangesNeedTheLock(t *testing.T) {
 	publish(t, r, p)
 	e := entry(t, r, p)
 	lock(t, r, Container(s)) // not that of the sandbox
-	_, err := r.Retire(p, "test")
+	_, err := r.Retire(p, "test", 0)
 	for _, err := range []error{
 		err, stage(t, r, "q").Publish(NetnsEntry(s, "q")), e.Remove(), e.RemoveLink("ingress"),
 		e.ReplaceLink("ingress", newMap(t)), e.ReplaceRecord(someRecord("p")), e.ReplaceMap("allow", newMap(t)),

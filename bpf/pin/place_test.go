@@ -59,7 +59,7 @@ func TestForgedKeysAreRefused(t *testing.T) {
 			}
 			_, err := r.Entry(p)
 			wantError(t, err, ErrName)
-			_, err = r.Retire(p, "test")
+			_, err = r.Retire(p, "test", 0)
 			wantError(t, err, ErrName)
 			wantError(t, stage(t, r, "p").Publish(p), ErrName)
 		}

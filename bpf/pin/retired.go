@@ -17,27 +17,33 @@ import (
 type Retired struct {
 	Time   time.Time // in seconds
 	Reason string
+	Cgroup uint64 // id of the cgroup that its links are on; 0 if it has none or that is not known
 }
 
 // Retire takes an entry out of its owner by one rename; its links stay pinned and
-// attached. The caller must hold the owner's lock. The reason is a word or two. The
-// error wraps ErrNotExist if there is no such entry.
-func (r *Root) Retire(p Place, reason string) (Place, error) {
+// attached. The caller must hold the owner's lock. The reason is a word or two;
+// cgroup becomes Retired.Cgroup. The error wraps ErrNotExist if there is no such
+// entry.
+func (r *Root) Retire(p Place, reason string, cgroup uint64) (Place, error) {
 	if err := p.check(); err != nil {
 		return Place{}, err
 	}
 	if p.Kind() == RetiredPlace {
 		return Place{}, nameError(p.path)
 	}
-	name, err := r.moveTo(DirRetired, p, func() string { return retiredName(r.now(), reason) })
+	name, err := r.moveTo(DirRetired, p, func() string { return retiredName(r.now(), reason, cgroup) })
 	if err != nil {
 		return Place{}, err
 	}
 	return RetiredEntry(name), nil
 }
 
-func retiredName(t time.Time, reason string) string {
-	return fmt.Sprintf("%d-%s-%08x", max(t.Unix(), 0), Escape(reason), rand.Uint32())
+func retiredName(t time.Time, reason string, cgroup uint64) string {
+	name := fmt.Sprintf("%d-%s-%08x", max(t.Unix(), 0), Escape(reason), rand.Uint32())
+	if cgroup != 0 {
+		name += fmt.Sprintf("_%d", cgroup)
+	}
+	return name
 }
 
 // ParseRetired takes the name of a retired entry apart. The error is ErrName.
@@ -51,7 +57,13 @@ func ParseRetired(name string) (Retired, error) {
 	if err != nil || strconv.FormatUint(sec, 10) != seconds {
 		return Retired{}, nameError(name)
 	}
-	return Retired{Time: time.Unix(int64(sec), 0).UTC(), Reason: unescapeOr(rest[:end])}, nil
+	out := Retired{Time: time.Unix(int64(sec), 0).UTC(), Reason: unescapeOr(rest[:end])}
+	if _, id, ok := strings.Cut(rest[end:], "_"); ok {
+		if out.Cgroup, err = strconv.ParseUint(id, 10, 64); err != nil {
+			return Retired{}, nameError(name)
+		}
+	}
+	return out, nil
 }
 
 // Retired lists the retired entries, oldest first; those whose name says no time

@@ -15,11 +15,11 @@ func TestRetire(t *testing.T) {
 	p := HookInterfaceEntry(SandboxKey("4f"), "eth0", "p")
 	publish(t, r, p)
 	l := lock(t, r, Sandbox(SandboxKey("4f")))
-	retired, err := r.Retire(p, "CNI DEL, twice")
+	retired, err := r.Retire(p, "CNI DEL, twice", 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = r.Retire(p, "again")
+	_, err = r.Retire(p, "again", 0)
 	wantError(t, err, ErrNotExist)
 	release(t, l)
 
@@ -35,7 +35,7 @@ func TestRetire(t *testing.T) {
 	if n, err := r.RetiredCount(); n != 1 || err != nil {
 		t.Errorf("%d retired, %v", n, err)
 	}
-	if _, err := r.Retire(retired, "again"); err == nil {
+	if _, err := r.Retire(retired, "again", 0); err == nil {
 		t.Error("retired twice")
 	}
 	must(t, e.Remove())
@@ -49,7 +49,7 @@ func TestRetiredIsOldestFirst(t *testing.T) {
 		r.now = func() time.Time { return time.Unix(at, 0) }
 		publish(t, r, ContainerEntry(childOwner.Key(), "p"))
 		l := lock(t, r, childOwner)
-		p, err := r.Retire(ContainerEntry(childOwner.Key(), "p"), "gc")
+		p, err := r.Retire(ContainerEntry(childOwner.Key(), "p"), "gc", 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -66,16 +66,17 @@ func TestRetiredIsOldestFirst(t *testing.T) {
 func TestParseRetired(t *testing.T) {
 	for _, reason := range append(hostile, "a-b", "-", "poststop") {
 		at := time.Unix(1740000000, 0).UTC()
-		name := retiredName(at, reason)
+		cgroup := uint64(len(reason)) << 40
+		name := retiredName(at, reason, cgroup)
 		if RetiredEntry(name).Kind() != RetiredPlace {
 			t.Errorf("%q is no name of a retired entry", name)
 		}
 		got, err := ParseRetired(name)
-		if err != nil || !got.Time.Equal(at) || (got.Reason != reason && len(reason) < 67) {
+		if err != nil || !got.Time.Equal(at) || got.Cgroup != cgroup || (got.Reason != reason && len(reason) < 67) {
 			t.Errorf("%q: %+v, %v", name, got, err)
 		}
 	}
-	for _, name := range []string{"", "x", "1", "1-", "1-gc", "-gc-1", "01-gc-1", "1.5-gc-1", "99999999999999999999-gc-1", "-1-gc-1"} {
+	for _, name := range []string{"", "x", "1", "1-", "1-gc", "-gc-1", "01-gc-1", "1.5-gc-1", "99999999999999999999-gc-1", "-1-gc-1", "1-gc-1_", "1-gc-1_x", "1-gc-1_1_2"} {
 		_, err := ParseRetired(name)
 		wantError(t, err, ErrName)
 	}

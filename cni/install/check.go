@@ -3,7 +3,6 @@
 package install
 
 import (
-	"errors"
 	"fmt"
 	"path"
 	"slices"
@@ -11,7 +10,6 @@ import (
 
 	"github.com/linkpin/linkpin/specs"
 	"github.com/linkpin/linkpin/specs/change"
-	"github.com/linkpin/linkpin/specs/fault"
 )
 
 // again is the remedy of whatever Install mends.
@@ -55,14 +53,7 @@ func (k *checker) add(level change.Level, what, detail, remedy string) {
 
 // found turns an error into a finding.
 func found(level change.Level, what string, err error) change.Finding {
-	f := change.Finding{Level: level, What: what, Detail: fault.OneLine(err.Error()), Remedy: "correct the file"}
-	if e, ok := errors.AsType[*fault.Error](err); ok {
-		f.What, f.Detail = e.Object, fault.OneLine(e.Cause.Error())
-		if e.Remedy != "" {
-			f.Remedy = e.Remedy
-		}
-	}
-	return f
+	return change.FindingOf(level, what, err, "correct the file")
 }
 
 func (k *checker) file(i int, conf *config) {
@@ -186,7 +177,8 @@ func (k *checker) binary() {
 func (k *checker) leftovers() {
 	singles, err := k.c.saved(k.h)
 	if err != nil {
-		return // reading the directory worked before
+		k.out = append(k.out, found(change.Warn, k.c.dir(), err))
+		return
 	}
 	for _, single := range singles {
 		p := path.Join(k.c.dir(), single+savedSuffix)

@@ -52,7 +52,7 @@ func TestCheck(t *testing.T) {
 		{"unknown caller", CNI{}, map[string]string{"10.conflist": entry(strings.Replace(ours, `"type"`, `"caller": "docker", "type"`, 1))},
 			[]string{`fail 10.conflist:6: linkpin-cni does not know the caller "docker" and refuses every call`}},
 		{"unknown key", CNI{}, map[string]string{"10.conflist": entry(strings.Replace(ours, `"type"`, `"policy": "x", "type"`, 1))}, []string{`warn 10.conflist:6: linkpin-cni does not know the key "policy"`}},
-		{"version", CNI{}, map[string]string{"10.conflist": strings.Replace(withOurs, "1.0.0", "0.3.0", 1)}, []string{`fail 10.conflist:2: cniVersion is "0.3.0": linkpin-cni speaks 0.3.1, 0.4.0, 1.0.0, 1.1.0`}},
+		{"version", CNI{}, map[string]string{"10.conflist": strings.Replace(withOurs, "1.0.0", "0.2.0", 1)}, []string{`fail 10.conflist:2: cniVersion is "0.2.0": linkpin-cni speaks 0.3.0, 0.3.1, 0.4.0, 1.0.0, 1.1.0`}},
 		{"malformed, first", CNI{}, map[string]string{"05.conflist": "{", "10.conflist": withOurs}, []string{"fail 05.conflist:1: unexpected end of JSON input", `ok 10.conflist: network "net" has linkpin-cni`}},
 		{"malformed, last", CNI{}, map[string]string{"10.conflist": withOurs, "20.conf": bridge}, []string{`ok 10.conflist: network "net" has linkpin-cni`, "warn 20.conf:4: is a list of plugins, which runtimes read only from files that end in .conflist"}},
 		{"two of one name", CNI{}, map[string]string{"10.conf": strings.Replace(single, "0.4.0", "1.0.0", 1), "10.conflist": withOurs}, []string{

@@ -208,7 +208,7 @@ func (c *CNI) Install(h change.Host) (*change.Plan, error) {
 }
 
 // Uninstall plans to take the entry out of the network, or of all. A list that was
-// made of a single plugin becomes the file that it was.
+// made of a single plugin becomes the file that it was, unless somebody has edited it.
 func (c *CNI) Uninstall(h change.Host) (*change.Plan, error) {
 	all, err := c.read(h)
 	if err != nil {

@@ -3,7 +3,6 @@
 package install
 
 import (
-	"errors"
 	"fmt"
 	"path"
 	"slices"
@@ -261,11 +260,11 @@ func (c *CNI) restoreOne(h change.Host, plan *change.Plan, single string, l *lis
 	switch {
 	case edited != nil && edited.err != nil:
 		return edited.err
-	case edited != nil && edited.linked:
-		return fault.Newf(edited.file.Path, "is a symbolic link now, and was a list made of "+single, "put the list itself into its place, or remove "+saved.Path+" to keep the link")
 	case edited != nil && len(edited.ours()) > 0:
-		return fault.New(edited.file.Path, fmt.Errorf("was made of %s and %w", single, errEdited),
-			fmt.Sprintf("remove %s to keep the list without %s, or undo the edit to get %s back", saved.Path, Plugin, single))
+		// What somebody has put into the list would be lost with it: it stays, and
+		// Uninstall takes the entry out as it does of every list.
+		plan.Note(fmt.Sprintf("%s was made of %s and was edited since: it stays a list, without %s; %s is what it was before: remove it, or put it into the list's place as %s",
+			edited.file.Path, single, Plugin, saved.Path, single))
 	case original.Missing && edited == nil:
 		plan.Note(fmt.Sprintf("%s is what a list was made of that is gone: remove it, or rename it to %s", saved.Path, single))
 	default:
@@ -273,6 +272,3 @@ func (c *CNI) restoreOne(h change.Host, plan *change.Plan, single string, l *lis
 	}
 	return nil
 }
-
-// errEdited means that a list can't become the single plugin that it was.
-var errEdited = errors.New("was edited since")

@@ -141,21 +141,38 @@ func converted(t *testing.T) (change.Host, *CNI) {
 	return h, c
 }
 
-// A list that somebody edited does not become the old single plugin again: the user
-// decides, and both ways that the error names work.
+// A list that somebody edited does not become the old single plugin again: it stays,
+// without our entry, and so does what it was before. Other networks go on.
 func TestConvertedAndEdited(t *testing.T) {
+	const saved = "10-a.conf" + savedSuffix
 	edit := strings.Replace(listOf, `"type": "bridge"`, `"type": "bridge", "mtu": 1400`, 1)
+	rest := edit[:strings.Index(edit, ",\n    {\n      \"type\": \"linkpin")] + "\n  ]\n}\n"
+	for _, network := range []string{"", "net"} {
+		h, c := converted(t)
+		put(t, h, "10-a.conflist", edit)
+		put(t, h, "05-b.conf", strings.Replace(single, `"net"`, `"other"`, 1))
+		install(t, c, h) // of the network that is the first now
+		put(t, h, "20-c.conflist", strings.Replace(withOurs, `"net"`, `"third"`, 1))
+		want := map[string]string{
+			"05-b.conf": strings.Replace(single, `"net"`, `"other"`, 1), "10-a.conflist": rest, saved: single,
+			"20-c.conflist": strings.Replace(bridge, `"net"`, `"third"`, 1),
+		}
+		if network != "" {
+			want = with(configs(t, h), map[string]string{"10-a.conflist": rest})
+		}
+		c.Network = network
+		p := uninstall(t, c, h)
+		sameFiles(t, h, want)
+		if notes := strings.Join(p.Notes, "\n"); !strings.Contains(notes, "/etc/cni/net.d/10-a.conflist was made of 10-a.conf and was edited since: it stays a list") ||
+			!strings.Contains(notes, "/etc/cni/net.d/"+saved+" is what it was before") {
+			t.Errorf("notes: %s", notes)
+		}
+		if p, err := c.Uninstall(h); err != nil || !p.Empty() {
+			t.Errorf("a second uninstall: %v, %v", p, err)
+		}
+	}
+
 	h, c := converted(t)
-	put(t, h, "10-a.conflist", edit)
-	before := configs(t, h)
-	_, err := c.Uninstall(h)
-	refused(t, h, before, err, "/etc/cni/net.d/10-a.conflist: was made of 10-a.conf and was edited since", "10-a.conf"+savedSuffix)
-
-	os.Remove(at(h, "10-a.conf"+savedSuffix)) // keep the list
-	uninstall(t, c, h)
-	sameFiles(t, h, map[string]string{"10-a.conflist": edit[:strings.Index(edit, ",\n    {\n      \"type\": \"linkpin")] + "\n  ]\n}\n"})
-
-	h, c = converted(t)
 	put(t, h, "10-a.conflist", edit)
 	put(t, h, "10-a.conflist", listOf) // undo the edit
 	uninstall(t, c, h)
@@ -201,6 +218,26 @@ func TestConvertedAndTouched(t *testing.T) {
 	}
 }
 
+// A list that became a link is edited where the link leads to.
+func TestConvertedAndLinked(t *testing.T) {
+	h, c := converted(t)
+	if err := os.Rename(at(h, "10-a.conflist"), filepath.Join(h.Dir, "real.conflist")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("../../../real.conflist", at(h, "10-a.conflist")); err != nil {
+		t.Fatal(err)
+	}
+	uninstall(t, c, h)
+	st, err := os.Lstat(at(h, "10-a.conflist"))
+	if err != nil || st.Mode()&os.ModeSymlink == 0 {
+		t.Errorf("the link: %v, %v", st, err)
+	}
+	sameFiles(t, h, map[string]string{
+		"10-a.conflist":           listOf[:strings.Index(listOf, ",\n    {\n      \"type\": \"linkpin")] + "\n  ]\n}\n",
+		"10-a.conf" + savedSuffix: single,
+	})
+}
+
 // A provider that writes its single file again is followed.
 func TestConvertAgain(t *testing.T) {
 	h, c := converted(t)
@@ -242,18 +279,6 @@ func TestConvertRefused(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "symbolic link") {
 			t.Errorf("error %v", err)
 		}
-	})
-	t.Run("a list that became a symbolic link", func(t *testing.T) {
-		h, c := converted(t)
-		if err := os.Rename(at(h, "10-a.conflist"), filepath.Join(h.Dir, "real.conflist")); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Symlink("../../../real.conflist", at(h, "10-a.conflist")); err != nil {
-			t.Fatal(err)
-		}
-		before := configs(t, h)
-		_, err := c.Uninstall(h)
-		refused(t, h, before, err, "10-a.conflist: is a symbolic link now")
 	})
 	t.Run("a broken copy", func(t *testing.T) {
 		h, c := converted(t)

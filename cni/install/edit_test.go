@@ -114,7 +114,7 @@ func TestRefused(t *testing.T) {
 		{"single without name", "1.conf", `{"cniVersion": "1.0.0", "type": "ptp"}`, []string{"no network name"}},
 		{"only ours", "1.conf", `{"cniVersion": "1.0.0", "name": "net", "type": "linkpin-cni"}`, []string{"its only plugin"}},
 		{"only ours in a list", "1.conflist", chain(ours), []string{"1.conflist:5", "alone"}},
-		{"version too old", "1.conflist", strings.Replace(bridge, "1.0.0", "0.3.0", 1), []string{"1.conflist:2", `cniVersion is "0.3.0": linkpin-cni speaks 0.3.1, 0.4.0, 1.0.0, 1.1.0`}},
+		{"version too old", "1.conflist", strings.Replace(bridge, "1.0.0", "0.2.0", 1), []string{"1.conflist:2", `cniVersion is "0.2.0": linkpin-cni speaks 0.3.0, 0.3.1, 0.4.0, 1.0.0, 1.1.0`}},
 		{"version too new", "1.conflist", strings.Replace(bridge, "1.0.0", "2.0.0", 1), []string{`cniVersion is "2.0.0"`}},
 		{"no version", "1.conflist", strings.Replace(bridge, `  "cniVersion": "1.0.0",`+"\n", "", 1), []string{"no cniVersion"}},
 		{"version of a single", "1.conf", `{"cniVersion": "0.2.0", "name": "net", "type": "ptp"}`, []string{"1.conf:1", `"0.2.0"`}},
@@ -164,6 +164,8 @@ func TestNotes(t *testing.T) {
 func TestVersionsOfAList(t *testing.T) {
 	for text, good := range map[string]bool{
 		`"cniVersion": "1.0.0"`:                                     true,
+		`"cniVersion": "0.3.0"`:                                     true,
+		`"cniVersion": "0.2.0"`:                                     false,
 		`"cniVersions": ["0.4.0", "1.1.0", "2.0.0"]`:                true,
 		`"cniVersions": ["2.0.0"]`:                                  false,
 		`"cniVersions": ["0.2.0"]`:                                  false,

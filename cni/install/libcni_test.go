@@ -36,7 +36,7 @@ cat >"$d/$n.$CNI_COMMAND"
 // our plugin comes last at ADD and first at DEL, gets the arguments of both
 // capabilities, and takes its configuration.
 func TestLibcniCallsTheEntry(t *testing.T) {
-	for file, version := range map[string]string{"10-crio-bridge.conf": "0.3.1", "10-flannel.conflist": "0.3.1", "10-containerd-net.conflist": "1.0.0"} {
+	for file, version := range map[string]string{"10-azure.conflist": "0.3.0", "10-crio-bridge.conf": "0.3.1", "10-flannel.conflist": "0.3.1", "10-containerd-net.conflist": "1.0.0"} {
 		t.Run(file, func(t *testing.T) {
 			data, err := os.ReadFile("testdata/" + file)
 			if err != nil {

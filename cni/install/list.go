@@ -12,7 +12,7 @@ import (
 )
 
 // spoken are the versions of the CNI spec that linkpin-cni speaks (docs/cni.md).
-var spoken = []string{"0.3.1", "0.4.0", "1.0.0", "1.1.0"}
+var spoken = []string{"0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"}
 
 // list is a network's configuration: a list of plugins (.conflist), or a single one.
 type list struct {

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -25,6 +26,9 @@ import (
 type CDI struct {
 	Hook     string      // path of linkpin-hook on the host, absolute
 	Policies []CDIPolicy // the applied policies that are optIn, in any order
+	// Host is where Binaries looks for what is installed. It must be the host that the
+	// other methods are given.
+	Host change.Host
 }
 
 // CDIPolicy is a policy that may be asked for.
@@ -50,8 +54,14 @@ const (
 // Name returns "cdi".
 func (CDI) Name() string { return "cdi" }
 
-// Binaries returns the hook.
-func (c CDI) Binaries() []change.Binary { return []change.Binary{{Name: hookName, Path: c.Hook}} }
+// Binaries returns the hook; none if there is nothing to offer and nothing is
+// installed, since nobody would call it then.
+func (c CDI) Binaries() []change.Binary {
+	if len(c.Policies) == 0 && !c.Host.Exists(cdiFile) && !c.Host.Exists(c.Hook) {
+		return nil
+	}
+	return []change.Binary{{Name: hookName, Path: c.Hook}}
+}
 
 // Install plans the file with a device for each policy. Without policies it plans the
 // removal, since CDI refuses a file without devices.
@@ -208,12 +218,19 @@ func (CDI) own(h change.Host) (f *change.File, made []string, err error) {
 	if s.Kind != cdiKind {
 		return nil, nil, fault.Newf(cdiFile, fmt.Sprintf("is not linkpin's: it is of kind %q", s.Kind), "move it away")
 	}
+	ours := false
 	for line := range strings.Lines(string(f.Data)) {
+		ours = ours || line == cdiHead
 		if dirs, ok := strings.CutPrefix(line, cdiMade); ok {
 			made = strings.Fields(dirs)
 		}
 	}
-	return f, made, nil
+	if !ours {
+		return nil, nil, fault.Newf(cdiFile, "is not linkpin's: it lacks the line "+strconv.Quote(strings.TrimSpace(cdiHead)),
+			"move it away, or add that line if linkpin may replace it")
+	}
+	made, err = leadingTo(h, made, cdiDir)
+	return f, made, err
 }
 
 // cdiParse reads a file as the CDI library does: strictly. Its errors name the line.

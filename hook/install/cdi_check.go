@@ -17,11 +17,12 @@ import (
 // an earlier. /var/run is a link to /run nearly everywhere.
 var cdiDirs = []string{cdiDir, "/var/run/cdi"}
 
-// cdiOther is another file beside ours. spec is nil if it can't be read, which
-// runtimes pass over.
+// cdiOther is another file beside ours, or a directory that can't be read. spec is nil
+// if err is not; runtimes pass over such a file.
 type cdiOther struct {
 	path string
 	spec *cdi.Spec
+	err  error
 }
 
 func cdiOthers(h change.Host) []cdiOther {
@@ -29,6 +30,7 @@ func cdiOthers(h change.Host) []cdiOther {
 	for _, dir := range cdiDirs {
 		names, err := h.ReadDir(dir)
 		if err != nil {
+			out = append(out, cdiOther{path: dir, err: err})
 			continue
 		}
 		for _, n := range names {
@@ -36,11 +38,13 @@ func cdiOthers(h change.Host) []cdiOther {
 			if ext := path.Ext(n); p == cdiFile || ext != ".json" && ext != ".yaml" {
 				continue
 			}
-			o := cdiOther{path: p}
-			if f, err := h.Read(p); err == nil && !f.Missing {
-				if s, err := cdiParse(p, f.Data); err == nil {
-					o.spec = s
-				}
+			f, err := h.Read(p)
+			if err == nil && f.Missing {
+				continue // a dangling link, or gone since
+			}
+			o := cdiOther{path: p, err: err}
+			if err == nil {
+				o.spec, o.err = cdiParse(p, f.Data)
 			}
 			out = append(out, o)
 		}
@@ -93,7 +97,13 @@ func (c CDI) Check(h change.Host) []change.Finding {
 		}
 	}
 	for _, o := range cdiOthers(h) {
-		if o.spec == nil || o.spec.Kind != cdiKind {
+		if o.err != nil {
+			bad := change.FindingOf(change.Warn, o.path, o.err, "make it readable")
+			bad.Detail += ": runtimes pass over it, so whatever it offers can't be had"
+			out = append(out, bad)
+			continue
+		}
+		if o.spec.Kind != cdiKind {
 			continue
 		}
 		detail := "defines devices of " + cdiKind + ", too: it takes the place of " + cdiFile
@@ -147,13 +157,17 @@ func checkCDIDirs(h change.Host) []change.Finding {
 		}
 		files, err := r.configs(h)
 		if err != nil {
-			continue // the runtime's own check says it
+			out = append(out, failing(err))
+			continue
 		}
 		list := hooksdList{key: "cdi_spec_dirs", dirs: cdiDirs}
 		for _, name := range files {
 			value, err := configValue(h, name, r.table, list.key)
-			if err != nil || value == nil || list.set(name, value) != nil {
-				continue
+			if err == nil && value != nil {
+				err = list.set(name, value)
+			}
+			if err != nil {
+				out = append(out, failing(err))
 			}
 		}
 		if !containsDir(h, list.dirs, cdiDir) {

@@ -114,6 +114,58 @@ func TestCDIWithoutPolicies(t *testing.T) {
 	checkFindings(t, none.Check(h))
 }
 
+// TestCDIBinaries tests that the hook is not placed where nobody would call it.
+func TestCDIBinaries(t *testing.T) {
+	const placed = "/usr/local/libexec/linkpin/linkpin-hook"
+	h := hostFiles(t, nil)
+	none, one := CDI{Hook: placed, Host: h}, CDI{Hook: placed, Host: h, Policies: testCDI.Policies[:1]}
+	if b := none.Binaries(); b != nil {
+		t.Errorf("nothing to offer: %v", b)
+	}
+	if b := one.Binaries(); len(b) != 1 || b[0] != (change.Binary{Name: hookName, Path: placed}) {
+		t.Errorf("a policy: %v", b)
+	}
+	mustInstall(t, h, one)
+	if b := none.Binaries(); len(b) != 1 {
+		t.Errorf("installed: %v", b)
+	}
+	mustInstall(t, h, none)
+	putFile(t, h, placed, "")
+	if b := none.Binaries(); len(b) != 1 {
+		t.Errorf("a hook that Uninstall may have to remove: %v", b)
+	}
+}
+
+// TestCDIForeign tests that what a person has written under our name is left alone.
+func TestCDIForeign(t *testing.T) {
+	data, err := testCDI.content(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := hostFiles(t, map[string]string{cdiFile: "# mine\n" + strings.TrimPrefix(string(data), cdiHead)})
+	before := hostTree(t, h)
+	for name, plan := range map[string]func(change.Host) (*change.Plan, error){
+		"install": testCDI.Install, "install without policies": CDI{Hook: testHook}.Install, "uninstall": testCDI.Uninstall,
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := plan(h)
+			checkRefused(t, err, cdiFile+": is not linkpin's: it lacks the line \"# Written by linkpin install cdi")
+			if d := cmp.Diff(before, hostTree(t, h)); d != "" {
+				t.Error(d)
+			}
+		})
+	}
+	if !testCDI.Uses(h, testHook) {
+		t.Error("the file names the hook, and that counts as no use")
+	}
+	// A remark above ours does not make it another's.
+	putFile(t, h, cdiFile, "# mine\n"+string(data))
+	mustInstall(t, h, CDI{Hook: testHook})
+	if h.Exists(cdiFile) {
+		t.Error("the file is still there")
+	}
+}
+
 func TestCDIRefuses(t *testing.T) {
 	for _, c := range []struct {
 		name   string
@@ -167,7 +219,7 @@ func TestCDICheck(t *testing.T) {
 		{"no stage", "hookName: poststop", "hookName: poststart", nil, []string{"fail " + cdiFile + ": device meter has no hook for poststop"}},
 		{"conflict", "", "", map[string]string{cdiDir + "/a.json": `{"kind":"linkpin.io/policy"}`}, []string{"fail " + cdiDir + "/a.json: …refuse a device that two files define"}},
 		{"masked", "", "", map[string]string{"/var/run/cdi/a.json": `{"kind":"linkpin.io/policy"}`}, []string{"fail /var/run/cdi/a.json: …takes the place of"}},
-		{"malformed neighbour", "", "", map[string]string{cdiDir + "/a.json": "{"}, []string{"ok"}},
+		{"malformed neighbour", "", "", map[string]string{cdiDir + "/a.json": "{"}, []string{"warn " + cdiDir + "/a.json: …runtimes pass over it"}},
 		{"other directories", "", "", map[string]string{"/usr/bin/podman": "", podmanConf: "[engine]\ncdi_spec_dirs = [\"/opt/cdi\"]\n"},
 			[]string{"fail podman: reads CDI files from /opt/cdi and not from /etc/cdi"}},
 		{"CRI-O's other directories", "", "", map[string]string{"/usr/bin/crio": "", crioConf: "[crio.runtime]\ncdi_spec_dirs = []\n"}, []string{"fail CRI-O: reads CDI"}},

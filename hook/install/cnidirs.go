@@ -36,15 +36,12 @@ func ConfiguredCNI(h change.Host) CNIDirs {
 // since containerd 2.1, bin_dirs.
 func containerdCNI(h change.Host) CNIDirs {
 	var d CNIDirs
-	c, err := Containerd{}.defaults()
+	c, _, err := Containerd{}.on(h)
 	if err != nil {
 		return d
 	}
-	daemon, err := c.release(h)
-	if err != nil {
-		return d
-	}
-	conf, err := containerdLoad(containerdFS{Host: h}, c.Config, daemon, containerdRaw)
+	// Each file's own version says where its table is: no daemon has to be asked.
+	conf, err := containerdLoad(containerdFS{Host: h}, c.Config, containerdAny, containerdRaw)
 	if err != nil {
 		return d
 	}

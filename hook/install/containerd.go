@@ -7,10 +7,8 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
-	"reflect"
 	"regexp"
 	"slices"
-	"strings"
 
 	"github.com/linkpin/linkpin/specs/change"
 	"github.com/linkpin/linkpin/specs/fault"
@@ -39,26 +37,30 @@ const (
 type Containerd struct {
 	// Hook is where the host has linkpin-hook: an absolute path. Mandatory.
 	Hook string
-	// Handler is the runtime handler that calls linkpin; empty stands for "linkpin".
-	// One that exists gets the hooks itself; with the default one ("runc") all pods
-	// that name no RuntimeClass are covered.
+	// Handler is the runtime handler that calls linkpin; empty stands for the one that
+	// does already, else for "linkpin". One that exists gets the hooks itself; with the
+	// default one ("runc") all pods that name no RuntimeClass are covered.
 	Handler string
-	// Config is containerd's main configuration file; empty stands for
-	// /etc/containerd/config.toml.
+	// Config is containerd's main configuration file; empty stands for the one that
+	// linkpin is installed in, else for /etc/containerd/config.toml.
 	Config string
 	// Annotations are annotation keys, or patterns of path.Match, that containerd
-	// shall hand to the hook beside linkpin's own: those that policies select by.
+	// shall hand to the hook beside linkpin's own and those of earlier installs: those
+	// that policies select by.
 	Annotations []string
-	// Version is the release of containerd: "1.7", "2.1.4". If empty, the host's
-	// containerd is asked, and if Dir of the host is an image, the image's program
-	// is run for it.
+	// SelfSelecting says that policies in effect select containers by themselves, so
+	// that pods without a RuntimeClass should be covered too.
+	SelfSelecting bool
+	// Version is the release of containerd: "1.7", "2.1.4". If empty, this machine's
+	// containerd is asked. Install needs it for another host: no program of an image
+	// is run.
 	Version string
 	// Daemon is where the host has containerd, and beside it ctr. If empty, it is
 	// looked for in the usual directories.
 	Daemon string
 	// Spec is the default spec of the host's containerd: what `ctr oci spec` prints
-	// there. If empty, the host's ctr is run, also out of an image. It has to be given
-	// if that is not possible. Not used if the copied handler has a spec of its own.
+	// there. If empty, this machine's ctr is run; for another host it has to be given.
+	// Not used if the copied handler has a spec of its own.
 	Spec []byte
 	// Run runs a program, with the path on this machine, and returns its output. If
 	// nil, it is run as usual.
@@ -106,7 +108,9 @@ func (c Containerd) defaults() (Containerd, error) {
 }
 
 // specPath is where the handler's base spec goes.
-func (c Containerd) specPath() string { return path.Join(containerdSpecs, c.Handler+".json") }
+func (c Containerd) specPath() string {
+	return path.Join(containerdSpecs, c.Handler+containerdSpecKey(c.Config)+".json")
+}
 
 // containerdWant is what a host's configuration is to say.
 type containerdWant struct {
@@ -117,45 +121,59 @@ type containerdWant struct {
 	existed bool              // the handler is not ours
 }
 
-// want works out what to add to a configuration.
-func (c Containerd) want(conf *containerdConfig) (*containerdWant, error) {
+// want works out what to add to a configuration without us. in is what is there.
+func (c Containerd) want(conf *containerdConfig, in containerdInstalled) (*containerdWant, error) {
 	w := &containerdWant{conf: conf}
-	if old := containerdTable(conf.cri, []string{"default_runtime"}); !conf.daemon.atLeast(2, 0) && old["runtime_type"] != nil && old["runtime_type"] != "" {
+	merges := conf.daemon.atLeast(2, 0)
+	if t := containerdTable(conf.cri, []string{"default_runtime"}); !merges && t["runtime_type"] != nil && t["runtime_type"] != "" {
 		return nil, fault.Newf(c.Config, "has the deprecated table default_runtime, which overrides default_runtime_name", "move it to runtimes.NAME, and let default_runtime_name be NAME").WithExit(fault.ExitInput)
 	}
-	_, w.existed = conf.runtimes()[c.Handler].(containerdTree)
+	have := conf.runtimes()
+	tuned, defined := have[c.Handler].(containerdTree)
+	table, _ := conf.runtime(c.Handler)
+	kind, _ := table["runtime_type"].(string)
+	// Without a type there is no handler, but what the user has added to ours.
+	if w.existed = defined && kind != ""; !w.existed {
+		w.conf = conf.without(c.Handler)
+	}
+	builtin := containerdTree{"runtime_type": "io.containerd.runc.v2"}
+	keep := !merges && c.Handler != "runc" && have["runc"] == nil && (w.conf.runtimes() == nil || in.runc)
+	if keep && w.conf.runtimes() != nil {
+		w.conf = w.conf.without("runc") // a copy
+		w.conf.runtimes()["runc"] = builtin
+	}
 	w.source = c.Handler
 	if !w.existed {
-		if w.source = conf.defaultRuntime(); w.source == c.Handler {
+		if w.source = w.conf.defaultRuntime(); w.source == c.Handler {
 			w.source = "runc" // the default is to be ours: copy the built-in one
 		}
 	}
-	var defined bool
-	if w.table, defined = conf.runtime(w.source); w.table == nil && !defined {
+	if w.table, defined = w.conf.runtime(w.source); w.table == nil && !defined {
 		return nil, fault.Newf(c.Config, fmt.Sprintf("has no runtime handler %q, which default_runtime_name names", w.source), "mend default_runtime_name").WithExit(fault.ExitInput)
 	}
+	if !w.existed {
+		containerdMerge(w.table, tuned)
+	}
 	own := containerdTree{"base_runtime_spec": c.specPath()}
-	for _, key := range []string{"container_annotations", "pod_annotations"} {
-		list, err := containerdAllow(w.table[key], c.Annotations)
+	for _, key := range containerdLists {
+		list, err := containerdAllow(w.table[key], append(in.added(c.Handler, key), c.Annotations...))
 		if err != nil {
 			return nil, fault.New(c.Config, fmt.Errorf("%s of runtime handler %q %w", key, w.source, err), "mend the list").WithExit(fault.ExitInput)
 		}
 		own[key] = list
 	}
-	base := []string{"runtimes", c.Handler}
-	if w.existed {
-		for _, key := range []string{"base_runtime_spec", "container_annotations", "pod_annotations"} {
-			if !reflect.DeepEqual(w.table[key], own[key]) {
-				w.sets = append(w.sets, containerdSet{append(slices.Clone(base), key), own[key]})
-			}
-		}
-	}
 	containerdMerge(w.table, own)
-	if !w.existed {
-		w.sets = []containerdSet{{base, w.table}}
-		if runc, _ := conf.runtime("runc"); runc != nil && !conf.daemon.atLeast(2, 0) && conf.runtimes() == nil && c.Handler != "runc" {
-			w.sets = []containerdSet{{base[:1], containerdTree{c.Handler: w.table, "runc": runc}}} // the built-in one would go
-		}
+	switch {
+	case w.existed:
+		w.sets = containerdMissing([]string{"runtimes", c.Handler}, own, tuned)
+	case keep && have == nil:
+		w.sets = []containerdSet{{[]string{"runtimes"}, containerdTree{c.Handler: w.table, "runc": builtin}}}
+		return w, nil
+	default:
+		w.sets = containerdMissing([]string{"runtimes", c.Handler}, w.table, tuned)
+	}
+	if keep { // the built-in one would go
+		w.sets = append(w.sets, containerdSet{[]string{"runtimes", "runc"}, builtin})
 	}
 	return w, nil
 }
@@ -186,11 +204,14 @@ func containerdAllows(list []any, key string) bool {
 
 // Install implements change.Target.
 func (c Containerd) Install(h change.Host) (*change.Plan, error) {
-	c, err := c.defaults()
+	c, in, err := c.on(h)
 	if err != nil {
 		return nil, err
 	}
 	if err := hookPath(c.Hook); err != nil {
+		return nil, err
+	}
+	if err := c.moves(in); err != nil {
 		return nil, err
 	}
 	daemon, err := c.release(h)
@@ -201,7 +222,7 @@ func (c Containerd) Install(h change.Host) (*change.Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	want, err := c.want(conf)
+	want, err := c.want(conf, in)
 	if err != nil {
 		return nil, err
 	}
@@ -228,7 +249,7 @@ func (c Containerd) Install(h change.Host) (*change.Plan, error) {
 			plan.Write(f.File, f.text, 0o644)
 		}
 	}
-	orphans, err := containerdOwnSpecs(h, conf, c.specPath())
+	orphans, err := c.ownSpecs(h, conf, c.specPath())
 	if err != nil {
 		return nil, err
 	}
@@ -283,14 +304,11 @@ type containerdPlanned struct {
 
 // Uninstall implements change.Target.
 func (c Containerd) Uninstall(h change.Host) (*change.Plan, error) {
-	c, err := c.defaults()
+	c, _, err := c.on(h)
 	if err != nil {
 		return nil, err
 	}
-	daemon, err := c.release(h)
-	if err != nil { // containerd may have gone before us: then any version will do
-		daemon = containerdVersion{2, 3}
-	}
+	daemon := c.likely(h)
 	conf, err := containerdLoad(containerdFS{Host: h}, c.Config, daemon, containerdForeign)
 	if err != nil {
 		return nil, err
@@ -299,9 +317,10 @@ func (c Containerd) Uninstall(h change.Host) (*change.Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	if raw, err := containerdLoad(containerdFS{Host: h}, c.Config, daemon, containerdRaw); err == nil && raw.hasDefault() && !conf.hasDefault() {
-		return nil, fault.Newf(c.Config, fmt.Sprintf("default_runtime_name = %q names the runtime handler that is to go: containerd would not start", conf.defaultRuntime()),
-			"let default_runtime_name name another handler first")
+	if raw, err := containerdLoad(containerdFS{Host: h}, c.Config, daemon, containerdRaw); err == nil {
+		if err := c.stays(raw, conf); err != nil {
+			return nil, err
+		}
 	}
 	plan := &change.Plan{}
 	for _, f := range files {
@@ -314,7 +333,7 @@ func (c Containerd) Uninstall(h change.Host) (*change.Plan, error) {
 	for _, dir := range containerdMadeDirs(files) {
 		plan.Remove(&change.File{Path: dir, Mode: fs.ModeDir | 0o755})
 	}
-	specs, err := containerdOwnSpecs(h, conf, "")
+	specs, err := c.ownSpecs(h, conf, "")
 	if err != nil {
 		return nil, err
 	}
@@ -331,38 +350,18 @@ func (c Containerd) Uninstall(h change.Host) (*change.Plan, error) {
 	return plan, nil
 }
 
-// Uses implements change.Target.
+// Uses implements change.Target. Of what can't be understood the text counts.
 func (c Containerd) Uses(h change.Host, hook string) bool {
-	c, err := c.defaults()
+	c, _, err := c.on(h)
 	if err != nil {
 		return true
 	}
-	daemon, err := c.release(h)
-	if err != nil {
-		daemon = containerdVersion{2, 3}
-	}
-	conf, err := containerdLoad(containerdFS{Host: h}, c.Config, daemon, containerdRaw)
-	if err != nil {
-		return true
-	}
-	for name := range conf.runtimes() {
-		t, _ := conf.runtime(name)
-		p, _ := t["base_runtime_spec"].(string)
-		if p == "" {
-			continue
-		}
-		f, err := h.Read(p)
+	for name, err := range c.hooks(h) {
 		if err != nil {
-			return true
+			return c.mentions(h, hook)
 		}
-		spec, err := containerdParseSpec(f.Data)
-		if err != nil {
+		if name == hook {
 			return true
-		}
-		for _, call := range containerdHooks(spec) {
-			if call.path == hook {
-				return true
-			}
 		}
 	}
 	return false
@@ -371,10 +370,8 @@ func (c Containerd) Uses(h change.Host, hook string) bool {
 // containerdVM says why linkpin can't work under a handler, or nothing.
 func containerdVM(table containerdTree) string {
 	kind, _ := table["runtime_type"].(string)
-	for _, vm := range []string{"kata", "runsc", "gvisor"} {
-		if strings.Contains(strings.ToLower(kind), vm) {
-			return fmt.Sprintf("runtime_type %s runs containers in a virtual machine or a kernel of its own: cgroup programs see nothing of them", kind)
-		}
-	}
-	return ""
+	file, _ := table["runtime_path"].(string)
+	options, _ := table["options"].(containerdTree)
+	binary, _ := options["BinaryName"].(string)
+	return vmOf(vmName{"runtime_type", kind}, vmName{"runtime_path", file}, vmName{"BinaryName", binary})
 }

@@ -18,75 +18,133 @@ import (
 	"github.com/linkpin/linkpin/specs/change"
 )
 
-const containerdAgain = "run linkpin install containerd, then restart containerd"
+// again is the remedy for what an install would mend.
+func (c Containerd) again() string {
+	if c.Config == containerdMain {
+		return "run linkpin install containerd, then restart containerd"
+	}
+	return fmt.Sprintf("run linkpin install containerd --config %s, then restart containerd", c.Config)
+}
 
 // Check implements change.Target.
 func (c Containerd) Check(h change.Host) []change.Finding {
-	c, err := c.defaults()
+	named := c.Handler != ""
+	c, in, err := c.on(h)
 	if err != nil {
 		return []change.Finding{failing(err)}
 	}
 	if c.daemon(h) == "" && !h.Exists(c.Config) {
 		return nil
 	}
-	daemon, err := c.release(h)
-	if err != nil {
-		f := failing(err)
-		f.Level = change.Warn // nothing is known to be wrong
+	if f, off := c.checkOff(h, in); off {
 		return []change.Finding{f}
 	}
+	var out []change.Finding
+	if h.Local() || c.Version != "" {
+		if _, err := c.release(h); err != nil {
+			f := failing(err)
+			f.Level = change.Warn // nothing is known to be wrong
+			out = append(out, f)
+		}
+	}
+	daemon := c.likely(h)
 	raw, err := containerdLoad(containerdFS{Host: h}, c.Config, daemon, containerdRaw)
 	if err != nil {
-		return []change.Finding{failing(err)}
+		return append(out, failing(err))
 	}
 	foreign, err := containerdLoad(containerdFS{Host: h}, c.Config, daemon, containerdForeign)
 	if err != nil {
-		return []change.Finding{failing(err)}
+		return append(out, failing(err))
 	}
 	blocks, err := c.stripped(h, foreign)
 	if err != nil {
-		return []change.Finding{failing(err)}
+		return append(out, failing(err))
 	}
-	table, _ := raw.runtime(c.Handler)
+	in.lines = len(blocks) > 0
+	handlers := in.calls
+	if len(handlers) == 0 && !in.lines {
+		return append(out, change.Finding{Level: change.Warn, What: "containerd", Detail: "does not call linkpin: it has no runtime handler with its hooks", Remedy: c.again()})
+	}
+	if !slices.Contains(handlers, c.Handler) && (named || len(handlers) == 0) {
+		handlers = append(slices.Clone(handlers), c.Handler)
+	}
+	var bases []string
+	var fine []change.Finding
+	for _, name := range handlers {
+		d := c
+		d.Handler = name
+		base, found := d.checkHandler(h, in, raw, foreign)
+		if out = append(out, found...); len(found) == 0 {
+			fine = append(fine, change.Finding{Level: change.OK, What: fmt.Sprintf("containerd's runtime handler %q", name), Detail: "calls " + c.Hook})
+		}
+		if base != "" {
+			bases = append(bases, base)
+		}
+	}
+	if name := raw.defaultRuntime(); c.SelfSelecting && !slices.Contains(handlers, name) && !h.Exists(NRI{}.file()) {
+		out = append(out, change.Finding{
+			Level: change.Warn, What: fmt.Sprintf("containerd's default runtime handler %q", name),
+			Detail: "does not call linkpin: pods without a RuntimeClass go without the policies that select by themselves",
+			Remedy: fmt.Sprintf("run linkpin uninstall containerd and linkpin install containerd --handler %s, or give every pod a RuntimeClass with handler: %s, or run linkpin install nri", name, c.Handler),
+		})
+	}
+	if f, late := c.checkRunning(h, bases, raw); late {
+		return append(out, f)
+	}
+	return append(out, fine...)
+}
+
+// checkOff judges a containerd that starts no pods, as docker's, or whose
+// configuration linkpin can't serve.
+func (c Containerd) checkOff(h change.Host, in containerdInstalled) (change.Finding, bool) {
+	detail, disabled := c.off(h)
+	f, err := h.Read(c.Config)
+	ours := len(in.calls) > 0 || err == nil && bytes.Contains(f.Data, []byte(containerdBeginAny))
+	switch {
+	case detail == "":
+		return change.Finding{}, false
+	case disabled && ours:
+		return change.Finding{
+			Level: change.Warn, What: c.Config, Detail: "disabled_plugins switches the CRI plugin off: nothing uses its runtime handlers",
+			Remedy: "take it out of disabled_plugins if pods are to run here, else run linkpin uninstall containerd",
+		}, true
+	case disabled:
+		return change.Finding{Level: change.OK, What: c.Config, Detail: detail + ": no pods run here; for docker there is linkpin install cdi"}, true
+	}
+	return change.Finding{
+		Level: change.Warn, What: c.Config, Detail: detail + "; pods of such a containerd go without policies",
+		Remedy: "write it anew as version 2 or later (`containerd config default`, or `containerd config migrate`); for docker linkpin install cdi is enough",
+	}, true
+}
+
+// checkHandler judges one runtime handler, and returns its base spec.
+func (c Containerd) checkHandler(h change.Host, in containerdInstalled, raw, foreign *containerdConfig) (base string, out []change.Finding) {
 	what := fmt.Sprintf("containerd's runtime handler %q", c.Handler)
-	base, _ := table["base_runtime_spec"].(string)
-	if len(blocks) == 0 && base != c.specPath() && !c.specCalls(h, base) {
-		return []change.Finding{{Level: change.Warn, What: "containerd", Detail: "does not call linkpin: it has no runtime handler with its hooks", Remedy: containerdAgain}}
-	}
-	var out []change.Finding
 	add := func(l change.Level, what, detail, remedy string) {
 		out = append(out, change.Finding{Level: l, What: what, Detail: detail, Remedy: remedy})
 	}
-	if raw.disabled() {
-		add(change.Warn, c.Config, "disabled_plugins switches the CRI plugin off: nothing uses its runtime handlers", "take it out of disabled_plugins, if pods are to run here")
-	}
+	table, _ := raw.runtime(c.Handler)
+	base, _ = table["base_runtime_spec"].(string)
 	if base == "" {
-		detail, remedy := "has no base_runtime_spec with linkpin's hooks", containerdAgain
-		if len(raw.dropped) > 0 && len(blocks) > 0 {
-			detail = fmt.Sprintf("is lost: containerd %s takes the CRI plugin's whole table from %s, the last file that has one, and drops that of %s", daemon, raw.owner, strings.Join(raw.dropped, ", "))
+		detail, remedy := "has no base_runtime_spec with linkpin's hooks", c.again()
+		if len(raw.dropped) > 0 && in.lines {
+			detail = fmt.Sprintf("is lost: containerd %s takes the CRI plugin's whole table from %s, the last file that has one, and drops that of %s", raw.daemon, raw.owner, strings.Join(raw.dropped, ", "))
 		}
 		add(change.Fail, what, detail, remedy)
-		return out
+		return "", out
 	}
-	for _, key := range []string{"container_annotations", "pod_annotations"} {
+	if kind, _ := table["runtime_type"].(string); kind == "" {
+		add(change.Fail, what, "has no runtime_type: containerd's CRI plugin does not start", c.again())
+	}
+	for _, key := range containerdLists {
 		list, _ := table[key].([]any)
 		for _, want := range append([]string{containerdOurs}, c.Annotations...) {
 			if !containerdAllows(list, want) {
-				add(change.Fail, what, fmt.Sprintf("%s lacks %q: such annotations don't reach the hook, and policies that need them are not selected", key, want), containerdAgain)
+				add(change.Fail, what, fmt.Sprintf("%s lacks %q: such annotations don't reach the hook, and policies that need them are not selected", key, want), c.again())
 			}
 		}
 	}
-	if why := containerdVM(table); why != "" {
-		add(change.Warn, what, why, "choose a handler of runc or crun for pods that policies select")
-	}
-	out = append(out, c.checkSpec(h, foreign, base)...)
-	if f, late := c.checkRunning(h, base, raw); late {
-		out = append(out, f)
-	}
-	if len(out) == 0 {
-		add(change.OK, what, "calls "+c.Hook, "")
-	}
-	return out
+	return base, append(out, c.checkSpec(h, in, foreign, base)...)
 }
 
 // specCalls reports whether a base spec calls linkpin.
@@ -103,7 +161,7 @@ func (c Containerd) specCalls(h change.Host, p string) bool {
 }
 
 // checkSpec judges a base spec.
-func (c Containerd) checkSpec(h change.Host, foreign *containerdConfig, p string) (out []change.Finding) {
+func (c Containerd) checkSpec(h change.Host, in containerdInstalled, foreign *containerdConfig, p string) (out []change.Finding) {
 	add := func(l change.Level, detail, remedy string) {
 		out = append(out, change.Finding{Level: l, What: p, Detail: detail, Remedy: remedy})
 	}
@@ -116,34 +174,34 @@ func (c Containerd) checkSpec(h change.Host, foreign *containerdConfig, p string
 		spec, err = containerdParseSpec(f.Data)
 	}
 	if err != nil {
-		add(change.Fail, err.Error(), containerdAgain)
+		add(change.Fail, err.Error(), c.again())
 		return out
 	}
 	hooks := containerdHooks(spec)
 	for _, stage := range containerdStages {
 		hook, ok := hooks[stage]
 		if !ok {
-			add(change.Fail, fmt.Sprintf("has no %s hook that calls linkpin", stage), containerdAgain)
+			add(change.Fail, fmt.Sprintf("has no %s hook that calls linkpin", stage), c.again())
 			continue
 		}
 		switch {
 		case !h.Executable(hook.path):
 			add(change.Fail, fmt.Sprintf("%s calls %s, which is no executable file: no container of the handler starts", stage, hook.path), "put linkpin-hook there, or run linkpin install containerd")
 		case c.Hook != "" && hook.path != c.Hook:
-			add(change.Warn, fmt.Sprintf("%s calls %s, not %s", stage, hook.path, c.Hook), containerdAgain)
+			add(change.Warn, fmt.Sprintf("%s calls %s, not %s", stage, hook.path, c.Hook), c.again())
 		}
 		seconds, err := strconv.Atoi(hook.timeout)
 		switch {
 		case hook.timeout == "":
-			add(change.Warn, stage+" has no timeout: a hook that hangs would hang the container for ever", containerdAgain)
+			add(change.Warn, stage+" has no timeout: a hook that hangs would hang the container for ever", c.again())
 		case err != nil || time.Duration(seconds)*time.Second < hookTimeoutMin:
-			add(change.Fail, fmt.Sprintf("%s has a timeout of %s s, and linkpin may need %d s under load: containers would be refused", stage, hook.timeout, int(hookTimeoutMin.Seconds())), containerdAgain)
+			add(change.Fail, fmt.Sprintf("%s has a timeout of %s s, and linkpin may need %d s under load: containers would be refused", stage, hook.timeout, int(hookTimeoutMin.Seconds())), c.again())
 		}
 	}
-	if !h.Local() && len(c.Spec) == 0 {
-		return out // what the daemon's default is, its host says
+	if p != c.specPath() || !h.Local() && len(c.Spec) == 0 {
+		return out // not made by us; or only its host says what the daemon's default is
 	}
-	want, err := c.want(foreign)
+	want, err := c.want(foreign, in)
 	if err != nil {
 		return append(out, failing(err))
 	}
@@ -153,8 +211,8 @@ func (c Containerd) checkSpec(h change.Host, foreign *containerdConfig, p string
 		f.Level = change.Warn
 		return append(out, f)
 	}
-	if p == c.specPath() && !containerdSameButHooks(now, f.Data) {
-		add(change.Warn, fmt.Sprintf("is stale: its containers differ from those of handler %q, whose spec has changed, as it does with a new containerd", want.source), containerdAgain)
+	if !containerdSameButHooks(now, f.Data) {
+		add(change.Warn, fmt.Sprintf("is stale: its containers differ from those of handler %q, whose spec has changed, as it does with a new containerd", want.source), c.again())
 	}
 	return out
 }
@@ -171,7 +229,7 @@ func containerdSameButHooks(a, b []byte) bool {
 
 // checkRunning reports whether the daemon of this machine started before what it
 // reads at its start was changed.
-func (c Containerd) checkRunning(h change.Host, base string, conf *containerdConfig) (change.Finding, bool) {
+func (c Containerd) checkRunning(h change.Host, bases []string, conf *containerdConfig) (change.Finding, bool) {
 	if !h.Local() {
 		return change.Finding{}, false
 	}
@@ -179,7 +237,7 @@ func (c Containerd) checkRunning(h change.Host, base string, conf *containerdCon
 	if pid == "" {
 		return change.Finding{}, false
 	}
-	changed := []string{base}
+	changed := slices.Clone(bases)
 	for _, f := range conf.files {
 		changed = append(changed, f.Path)
 	}

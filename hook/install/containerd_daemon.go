@@ -7,18 +7,33 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"path"
 	"regexp"
 	"strconv"
+	"strings"
+	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/linkpin/linkpin/specs/change"
 	"github.com/linkpin/linkpin/specs/fault"
 )
 
 // containerdAsk bounds how long containerd's programs may take to answer.
-const containerdAsk = 20 * time.Second
+const containerdAsk = 5 * time.Second
+
+// containerdAnswers keeps what programs of this machine have answered: by path and
+// arguments, for as long as this process runs.
+var containerdAnswers sync.Map
+
+type containerdAnswer struct {
+	once sync.Once
+	out  []byte
+	err  error
+}
 
 // containerdVersion is a release of containerd.
 type containerdVersion struct{ major, minor int }
@@ -74,8 +89,8 @@ func (c Containerd) daemon(h change.Host) string {
 	return ""
 }
 
-// release returns the host's version of containerd: Version, or what the daemon's
-// program says. Of an image it is the image's program that runs here.
+// release returns the host's version of containerd: Version, or what this machine's
+// program says. Programs of an image are not run.
 func (c Containerd) release(h change.Host) (containerdVersion, error) {
 	v, err := parseContainerdVersion(c.Version)
 	if c.Version != "" {
@@ -83,16 +98,20 @@ func (c Containerd) release(h change.Host) (containerdVersion, error) {
 			return v, fault.New("containerd", err, "give it as 1.7 or 2.1").WithExit(fault.ExitUsage)
 		}
 	} else {
+		const remedy = "give --containerd-version, and --spec with what `ctr oci spec` of it prints"
+		if !h.Local() {
+			return v, fault.Newf("containerd", "its version is not known: programs of an image are not run", remedy).WithExit(fault.ExitUsage)
+		}
 		program := c.daemon(h)
 		if program == "" {
-			return v, fault.Newf("containerd", "is not on this host, so its version is not known", "install it first, or say which version it will be")
+			return v, fault.Newf("containerd", "is not on this host, so its version is not known", "install it first, or "+remedy)
 		}
 		out, err := c.ask(h, program, "--version")
 		if err == nil {
 			v, err = parseContainerdVersion(string(out))
 		}
 		if err != nil {
-			return v, fault.New(program, fmt.Errorf("does not tell its version: %w", err), "say which version it is")
+			return v, fault.New(program, fmt.Errorf("does not tell its version: %w", err), remedy)
 		}
 	}
 	if !v.atLeast(1, 6) {
@@ -101,17 +120,32 @@ func (c Containerd) release(h change.Host) (containerdVersion, error) {
 	return v, nil
 }
 
-// ask runs a program of the host and returns what it prints.
+// ask runs a program of this machine, once, and returns what it prints.
 func (c Containerd) ask(h change.Host, program string, args ...string) ([]byte, error) {
+	if !h.Local() {
+		return nil, errors.New("programs of an image are not run")
+	}
 	file, err := h.Resolve(program)
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), containerdAsk)
-	defer cancel()
+	if err := containerdTrust(file); err != nil {
+		return nil, err
+	}
 	if c.Run != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), containerdAsk)
+		defer cancel()
 		return c.Run(ctx, file, args...)
 	}
+	kept, _ := containerdAnswers.LoadOrStore(strings.Join(append([]string{file}, args...), "\x00"), &containerdAnswer{})
+	answer, _ := kept.(*containerdAnswer)
+	answer.once.Do(func() { answer.out, answer.err = containerdExec(file, args...) })
+	return answer.out, answer.err
+}
+
+func containerdExec(file string, args ...string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), containerdAsk)
+	defer cancel()
 	cmd := exec.CommandContext(ctx, file, args...)
 	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 	cmd.WaitDelay = time.Second
@@ -121,4 +155,16 @@ func (c Containerd) ask(h change.Host, program string, args ...string) ([]byte, 
 		return nil, fmt.Errorf("%w: %s", err, bytes.TrimSpace(exit.Stderr))
 	}
 	return out, err
+}
+
+// containerdTrust returns an error if others than root could have written a program.
+func containerdTrust(file string) error {
+	var st unix.Stat_t
+	if err := unix.Stat(file, &st); err != nil {
+		return &os.PathError{Op: "stat", Path: file, Err: err}
+	}
+	if st.Uid != 0 || st.Mode&0o022 != 0 {
+		return errors.New("is not run: others than root may write to it")
+	}
+	return nil
 }

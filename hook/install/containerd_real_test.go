@@ -138,7 +138,7 @@ func containerdCompare(t *testing.T, c install.Containerd, binary, before string
 	if from == nil || got == nil {
 		t.Fatalf("handler %q, copied from %q, is missing: %v", handler, source, isRuntimes)
 	}
-	if p := got["base_runtime_spec"]; p != "/etc/linkpin/containerd/"+handler+".json" {
+	if p := got["base_runtime_spec"]; p != containerdKeyed(handler, c.Config) {
 		t.Errorf("base_runtime_spec is %v", p)
 	}
 	want := maps.Clone(from)
@@ -212,7 +212,7 @@ func TestContainerdRealPrograms(t *testing.T) {
 		t.Fatal(err)
 	}
 	spec := plan.Changes[0]
-	if spec.Path != "/etc/linkpin/containerd/linkpin.json" {
+	if spec.Path != containerdKeyed("linkpin", config) {
 		t.Fatalf("the spec is not written first:\n%s", plan.Diff())
 	}
 	out, err := exec.CommandContext(t.Context(), filepath.Join(filepath.Dir(binary), "ctr"), "oci", "spec").Output()
@@ -232,4 +232,9 @@ func TestContainerdRealPrograms(t *testing.T) {
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("but for rlimits and hooks (-ctr +spec):\n%s", d)
 	}
+}
+
+// containerdKeyed is where the base spec of another configuration goes.
+func containerdKeyed(handler, config string) string {
+	return "/etc/linkpin/containerd/" + handler + "@" + strings.ReplaceAll(config, "/", "%2F") + ".json"
 }

@@ -5,9 +5,11 @@ package install
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/url"
 	"path"
 	"reflect"
 	"slices"
@@ -53,7 +55,10 @@ func (c Containerd) baseSpec(h change.Host, from string) ([]byte, error) {
 		}
 		object, data = from, f.Data
 	case len(data) == 0:
-		const remedy = "give what `ctr oci spec` of this version prints"
+		const remedy = "give --spec FILE with what `ctr oci spec` of this version prints"
+		if !h.Local() {
+			return nil, fault.Newf("containerd", "its default spec is not known: programs of an image are not run", remedy).WithExit(fault.ExitUsage)
+		}
 		daemon := c.daemon(h)
 		ctr := path.Join(path.Dir(daemon), "ctr")
 		if daemon == "" || !h.Executable(ctr) {
@@ -208,9 +213,27 @@ func containerdSameSpec(a, b []byte) bool {
 	return err == nil && reflect.DeepEqual(x, y)
 }
 
-// containerdOwnSpecs returns the base specs in our directory that hold our hooks and
-// that neither keep is nor a handler that is not ours names.
-func containerdOwnSpecs(h change.Host, conf *containerdConfig, keep string) ([]*change.File, error) {
+// containerdSpecKey is what the names of base specs have for another configuration
+// than the default one, so that two daemons don't share a file: its path, or if that
+// is too long for a name, a digest of it.
+func containerdSpecKey(config string) string {
+	if config == containerdMain {
+		return ""
+	}
+	if key := "@" + url.PathEscape(config); len(key) <= containerdMaxKey {
+		return key
+	}
+	return fmt.Sprintf("@%x", sha256.Sum256([]byte(config)))
+}
+
+// containerdMaxKey leaves room in a name of 255 bytes for the handler, which is a
+// label of DNS in Kubernetes (63), and a suffix.
+const containerdMaxKey = 180
+
+// ownSpecs returns the base specs in our directory that are named for this
+// configuration, hold our hooks, and that neither keep is nor a handler that is not
+// ours names.
+func (c Containerd) ownSpecs(h change.Host, conf *containerdConfig, keep string) ([]*change.File, error) {
 	names, err := h.ReadDir(containerdSpecs)
 	if err != nil {
 		return nil, err
@@ -218,7 +241,8 @@ func containerdOwnSpecs(h change.Host, conf *containerdConfig, keep string) ([]*
 	var out []*change.File
 	for _, n := range names {
 		p := path.Join(containerdSpecs, n)
-		if !strings.HasSuffix(n, ".json") || p == keep || conf.namesSpec(p) {
+		handler, ok := strings.CutSuffix(n, containerdSpecKey(c.Config)+".json")
+		if !ok || !containerdName.MatchString(handler) || p == keep || conf.namesSpec(p) {
 			continue
 		}
 		f, err := h.Read(p)

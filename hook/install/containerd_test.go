@@ -286,16 +286,12 @@ func TestContainerdMadeFileStays(t *testing.T) {
 	}
 }
 
-// Daemon and ctr of an image are asked, where they run.
+// Daemon and ctr of this machine are asked.
 func TestContainerdAsksPrograms(t *testing.T) {
-	h := containerdRoot(t, map[string]string{
-		"/etc/containerd/config.toml": "version = 2\n",
-		"/usr/bin/containerd":         "#!\n",
-		"/usr/bin/ctr":                "#!\n",
-	})
+	h := containerdRoot(t, map[string]string{"/config.toml": "version = 2\n", "/containerd": "#!\n", "/ctr": "#!\n"})
 	var asked []string
 	answer := containerdSpec
-	c := install.Containerd{Hook: containerdHook, Run: func(_ context.Context, program string, args ...string) ([]byte, error) {
+	c := install.Containerd{Hook: containerdHook, Config: h.Dir + "/config.toml", Daemon: h.Dir + "/containerd", Run: func(_ context.Context, program string, args ...string) ([]byte, error) {
 		program = strings.TrimPrefix(program, h.Dir)
 		asked = append(asked, program+" "+strings.Join(args, " "))
 		if len(args) == 1 {
@@ -306,12 +302,14 @@ func TestContainerdAsksPrograms(t *testing.T) {
 		}
 		return []byte(answer), nil
 	}}
-	plan, err := c.Install(h)
-	containerdApply(t, h, plan, err)
-	if d := cmp.Diff([]string{"/usr/bin/containerd --version", "/usr/bin/ctr oci spec"}, asked); d != "" {
+	plan, err := c.Install(change.Host{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff([]string{"/containerd --version", "/ctr oci spec"}, asked); d != "" {
 		t.Error(d)
 	}
-	spec := containerdFiles(t, h)["/etc/linkpin/containerd/linkpin.json"]
+	spec := string(plan.Changes[0].New)
 	for _, gone := range []string{"rlimits", "apparmorProfile", "seccomp"} {
 		if strings.Contains(spec, gone) {
 			t.Errorf("%s: containerd drops it from its default, and keeps it in a base spec:\n%s", gone, spec)
@@ -323,12 +321,9 @@ func TestContainerdAsksPrograms(t *testing.T) {
 		}
 	}
 	answer = ""
-	if _, err := c.Install(h); err == nil || !strings.Contains(err.Error(), "give what `ctr oci spec` of this version prints") {
+	if _, err := c.Install(change.Host{}); err == nil || !strings.Contains(err.Error(), "with what `ctr oci spec` of this version prints") {
 		t.Errorf("got %v", err)
 	}
-	c.Spec = []byte(containerdSpec)
-	plan, err = c.Install(h)
-	containerdEmpty(t, plan, err)
 }
 
 // A base spec of the copied handler is kept whole, foreign hooks and limits included.
@@ -337,9 +332,9 @@ func TestContainerdKeepsBaseSpec(t *testing.T) {
  "hooks": {"createRuntime": [{"path": "/other"}], "poststop": [{"path": "/old/linkpin-hook", "args": ["linkpin-hook", "poststop", "--caller", "containerd"]}]}}`
 	h := containerdRoot(t, map[string]string{
 		"/base.json":                  base,
-		"/etc/containerd/config.toml": "version = 2\n[plugins.'io.containerd.grpc.v1.cri'.containerd.runtimes.runc]\nbase_runtime_spec = '/base.json'\n",
+		"/etc/containerd/config.toml": "version = 2\n[plugins.'io.containerd.grpc.v1.cri'.containerd.runtimes.runc]\nruntime_type = 'io.containerd.runc.v2'\nbase_runtime_spec = '/base.json'\n",
 	})
-	c := install.Containerd{Hook: containerdHook, Version: "1.7"}
+	c := install.Containerd{Hook: containerdHook, Handler: "linkpin", Version: "1.7"}
 	plan, err := c.Install(h)
 	containerdApply(t, h, plan, err)
 	spec := containerdFiles(t, h)["/etc/linkpin/containerd/linkpin.json"]
@@ -356,22 +351,17 @@ func TestContainerdKeepsBaseSpec(t *testing.T) {
 	}
 }
 
-// Another handler than before: the old one's entries and spec go.
+// Another handler than before takes an uninstall first.
 func TestContainerdOtherHandler(t *testing.T) {
-	c := install.Containerd{Hook: containerdHook, Spec: []byte(containerdSpec), Version: "2.2"}
+	c := install.Containerd{Hook: containerdHook, Handler: "other", Spec: []byte(containerdSpec), Version: "2.2"}
 	h := containerdRoot(t, map[string]string{"/etc/containerd/config.toml": "version = 3\nimports = ['conf.d/*.toml']\n"})
 	before := containerdFiles(t, h)
 	plan, err := c.Install(h)
 	containerdApply(t, h, plan, err)
-	c.Handler = "other"
-	plan, err = c.Install(h)
-	containerdApply(t, h, plan, err)
-	files := containerdFiles(t, h)
-	if _, ok := files["/etc/linkpin/containerd/linkpin.json"]; ok || files["/etc/linkpin/containerd/other.json"] == "" {
-		t.Errorf("specs: %v", slices.Sorted(maps.Keys(files)))
-	}
-	if text := files["/etc/containerd/conf.d/99-linkpin.toml"]; strings.Contains(text, "runtimes.linkpin") || !strings.Contains(text, "runtimes.other") {
-		t.Error(text)
+	c.Handler = "linkpin"
+	if _, err := c.Install(h); err == nil || !strings.Contains(err.Error(), `its runtime handler "other" calls linkpin already`) ||
+		!strings.Contains(err.Error(), "give --handler other, or run linkpin uninstall containerd first") {
+		t.Errorf("moved: %v", err)
 	}
 	c.Handler = "" // uninstall finds what is there
 	plan, err = c.Uninstall(h)
@@ -395,7 +385,7 @@ func TestContainerdAbsent(t *testing.T) {
 	}
 	plan, err := c.Uninstall(h)
 	containerdEmpty(t, plan, err)
-	if _, err := c.Install(h); err == nil || !strings.Contains(err.Error(), "is not on this host") {
+	if _, err := c.Install(h); err == nil || !strings.Contains(err.Error(), "programs of an image are not run; give --containerd-version, and --spec") {
 		t.Errorf("install: %v", err)
 	}
 }

@@ -13,7 +13,12 @@ import (
 // does for podman.
 type CRIO struct {
 	Hook string // path of linkpin-hook on the host, absolute
-	When When   // empty means Always
+	// When is the user's choice. Empty: what is installed stays if it is enough for the
+	// policies; what is new is what they need, or Always.
+	When When
+	// Need is Always if a policy in effect selects containers by itself, OptIn if none
+	// of them does, and empty if there are no policies.
+	Need When
 }
 
 var _ change.Target = CRIO{}
@@ -71,7 +76,7 @@ func (CRIO) Name() string { return "crio" }
 func (c CRIO) Binaries() []change.Binary { return []change.Binary{{Name: hookName, Path: c.Hook}} }
 
 func (c CRIO) hooksd() hooksd {
-	return hooksd{hooksdRuntime: crioRuntime(), hook: c.Hook, when: c.When}
+	return hooksd{hooksdRuntime: crioRuntime(), hook: c.Hook, when: c.When, need: c.Need}
 }
 
 // Install plans the hook files, and a drop-in of CRI-O's configuration if none of
@@ -95,4 +100,4 @@ func (c CRIO) Uninstall(h change.Host) (*change.Plan, error) { return c.hooksd()
 func (c CRIO) Uses(h change.Host, path string) bool { return c.hooksd().uses(h, path) }
 
 // Check looks for what keeps CRI-O from calling the hook.
-func (c CRIO) Check(h change.Host) []change.Finding { return c.hooksd().check(h) }
+func (c CRIO) Check(h change.Host) []change.Finding { return c.hooksd().installed(h).check(h) }

@@ -19,7 +19,8 @@ import (
 	"github.com/linkpin/linkpin/specs/fault"
 )
 
-// When says which containers a runtime calls the hook for.
+// When says which containers a runtime calls the hook for. It is empty where nobody
+// has chosen.
 type When string
 
 // The choices of When.

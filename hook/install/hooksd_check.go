@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/linkpin/linkpin/specs/change"
-	"github.com/linkpin/linkpin/specs/fault"
 )
 
 // check is Check of podman and CRI-O.
@@ -71,10 +70,7 @@ func (t hooksd) traces(h change.Host) bool {
 
 // failing turns an error into a finding.
 func failing(err error) change.Finding {
-	if f, ok := errors.AsType[*fault.Error](err); ok {
-		return change.Finding{Level: change.Fail, What: f.Object, Detail: fault.OneLine(f.Cause.Error()), Remedy: f.Remedy}
-	}
-	return change.Finding{Level: change.Fail, What: "configuration", Detail: fault.OneLine(err.Error()), Remedy: "make it readable"}
+	return change.FindingOf(change.Fail, "", err, "make it readable")
 }
 
 // checkDirs judges the directories that the runtime reads and what others have put

@@ -20,7 +20,8 @@ import (
 type hooksd struct {
 	hooksdRuntime
 	hook string
-	when When
+	when When // what the user has chosen, or empty
+	need When // what the policies in effect need, or empty
 }
 
 // hooksdFound is one of our files on a host.
@@ -31,10 +32,42 @@ type hooksdFound struct {
 }
 
 func (t hooksd) valid() error {
-	if t.when != "" && t.when != Always && t.when != OptIn {
-		return fault.Newf(t.Name(), fmt.Sprintf("has no condition %q", string(t.when)), "use "+string(Always)+" or "+string(OptIn)).WithExit(fault.ExitUsage)
+	for _, w := range []When{t.when, t.need} {
+		if w != "" && w != Always && w != OptIn {
+			return fault.Newf(t.Name(), fmt.Sprintf("has no condition %q", string(w)), "use "+string(Always)+" or "+string(OptIn)).WithExit(fault.ExitUsage)
+		}
 	}
 	return hookPath(t.hook)
+}
+
+// condition returns what the files should say: what the user chooses; else what they
+// say already, if that is enough for the policies; else what the policies need.
+func (t hooksd) condition(found []hooksdFound) When {
+	switch {
+	case t.when != "":
+		return t.when
+	case t.need == Always:
+		return Always
+	case len(found) == 0 && t.need == OptIn:
+		return OptIn
+	case len(found) > 0 && !slices.ContainsFunc(found, func(f hooksdFound) bool { return !f.says.When.optIn() }):
+		return OptIn
+	}
+	return Always
+}
+
+// installed returns the target with the condition that its files should have.
+func (t hooksd) installed(h change.Host) hooksd {
+	c, err := t.read(h)
+	if err != nil {
+		return t // check says it
+	}
+	found, err := t.found(h, c)
+	if err != nil {
+		return t
+	}
+	t.when = t.condition(found)
+	return t
 }
 
 // Name is the target's word on the command line.
@@ -52,6 +85,7 @@ func (t hooksd) install(h change.Host) (*change.Plan, error) {
 	if err != nil {
 		return nil, err
 	}
+	t.when = t.condition(found)
 	dir, err := t.choose(h, c, found)
 	if err != nil {
 		return nil, err
@@ -195,6 +229,13 @@ func (t hooksd) found(h change.Host, c hooksdConfig) ([]hooksdFound, error) {
 				return nil, err
 			}
 			if says.ours(t.hook) {
+				ways := []string{dir}
+				if sameDir(h, dir, t.private) {
+					ways = append(ways, path.Dir(t.dropIn))
+				}
+				if says.Made, err = leadingTo(h, says.Made, ways...); err != nil {
+					return nil, err
+				}
 				out = append(out, hooksdFound{file: f, dir: dir, says: says})
 			}
 		}
@@ -268,11 +309,7 @@ func (t hooksd) masked(h change.Host, dirs []string, dir string) bool {
 // missingDirs lists a directory and those above it that don't exist, innermost first,
 // without symbolic links.
 func missingDirs(h change.Host, dir string) ([]string, error) {
-	root, err := h.Resolve("/")
-	if err != nil {
-		return nil, err
-	}
-	place, err := h.Resolve(dir)
+	root, place, err := placeOf(h, dir)
 	if err != nil {
 		return nil, err
 	}
@@ -282,6 +319,39 @@ func missingDirs(h change.Host, dir string) ([]string, error) {
 			break
 		}
 		out = append(out, path.Join("/", strings.TrimPrefix(place, root)))
+	}
+	return out, nil
+}
+
+// placeOf returns where the host's root directory and one of its paths are on this
+// machine.
+func placeOf(h change.Host, p string) (root, place string, err error) {
+	if root, err = h.Resolve("/"); err != nil {
+		return "", "", err
+	}
+	place, err = h.Resolve(p)
+	return root, place, err
+}
+
+// leadingTo keeps of the directories that a file says were made for it those that
+// lead to one of dirs. The file may be edited or another's: Uninstall must not remove
+// whatever directory somebody writes into it.
+func leadingTo(h change.Host, made []string, dirs ...string) ([]string, error) {
+	ways := map[string]bool{}
+	for _, dir := range dirs {
+		root, place, err := placeOf(h, dir)
+		if err != nil {
+			return nil, err
+		}
+		for ; place != root; place = filepath.Dir(place) {
+			ways[path.Join("/", strings.TrimPrefix(place, root))] = true
+		}
+	}
+	var out []string
+	for _, m := range made {
+		if ways[m] && !slices.Contains(out, m) {
+			out = append(out, m)
+		}
 	}
 	return out, nil
 }

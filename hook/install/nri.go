@@ -6,8 +6,11 @@ import (
 	"bytes"
 	"fmt"
 	"io/fs"
+	"os"
 	"path"
+	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -27,8 +30,12 @@ type NRI struct {
 	PluginDir string
 	// ConfDir is where it looks for their configuration. Default: /etc/nri/conf.d.
 	ConfDir string
-	// Index is the plugin's place in the order of all, two digits. Default: 10.
+	// Index is the plugin's place in the order of all, two digits. Default: that of the
+	// plugin that is in the directory, else 10.
 	Index string
+	// Host is where Binaries and Check look for the plugin. It must be the host that the
+	// other methods are given.
+	Host change.Host
 	// Config is containerd's configuration; default /etc/containerd/config.toml.
 	// Only Check reads it.
 	Config string
@@ -53,13 +60,64 @@ var nriIndex = regexp.MustCompile(`^[0-9]{2}$`)
 // Name returns "nri".
 func (NRI) Name() string { return "nri" }
 
-// Binaries returns the hook, and the plugin in the runtime's plugin directory.
+// Binaries returns the hook, and the plugin in the runtime's plugin directory. The
+// plugin is one that Uninstall itself plans to remove.
 func (n NRI) Binaries() []change.Binary {
 	return []change.Binary{{Name: hookName, Path: n.Hook}, {Name: nriName, Path: n.plugin()}}
 }
 
+// plugin is where the plugin is to be.
 func (n NRI) plugin() string {
+	if n.Index == "" {
+		if there, err := n.plugins(n.Host); err == nil && len(there) > 0 {
+			return there[0]
+		}
+	}
 	return path.Join(n.pluginDir(), nriOr(n.Index, "10")+"-"+nriName)
+}
+
+// plugins are the paths of all linkpin plugins that the runtime would start, whatever
+// their index, in its order.
+func (n NRI) plugins(h change.Host) ([]string, error) {
+	names, err := h.ReadDir(n.pluginDir())
+	if err != nil {
+		return nil, fault.New(n.pluginDir(), err, "make it readable")
+	}
+	var out []string
+	for _, name := range names {
+		p := path.Join(n.pluginDir(), name)
+		if index, ok := strings.CutSuffix(name, "-"+nriName); ok && nriIndex.MatchString(index) && !hostDir(h, p) {
+			out = append(out, p)
+		}
+	}
+	return out, nil
+}
+
+// removePlugins plans the removal of all plugins but the one at keep.
+func (n NRI) removePlugins(h change.Host, plan *change.Plan, keep string) error {
+	there, err := n.plugins(h)
+	if err != nil {
+		return err
+	}
+	dir, err := h.Resolve(n.pluginDir())
+	if err != nil {
+		return err
+	}
+	for _, p := range there {
+		if p == keep {
+			continue
+		}
+		// A plan removes what a link leads to: that may be a package's.
+		if st, err := os.Lstat(filepath.Join(dir, path.Base(p))); err == nil && st.Mode()&fs.ModeSymlink != 0 {
+			return fault.Newf(p, "is a symbolic link, which linkpin has not made", "remove it and run it again; nothing was changed")
+		}
+		f, err := h.Read(p)
+		if err != nil {
+			return err
+		}
+		plan.Remove(f)
+	}
+	return nil
 }
 
 func (n NRI) pluginDir() string { return nriOr(n.PluginDir, "/opt/nri/plugins") }
@@ -73,8 +131,10 @@ func nriOr(value, otherwise string) string {
 	return value
 }
 
-// Install plans the plugin's configuration.
+// Install plans the plugin's configuration. Plugins with another index than is asked
+// for go: each would put the hooks into containers once more.
 func (n NRI) Install(h change.Host) (*change.Plan, error) {
+	n.Host = h
 	if err := hookPath(n.Hook); err != nil {
 		return nil, err
 	}
@@ -99,6 +159,9 @@ func (n NRI) Install(h change.Host) (*change.Plan, error) {
 	}
 	plan := &change.Plan{}
 	plan.Write(f, data, 0o644)
+	if err := n.removePlugins(h, plan, n.plugin()); err != nil {
+		return nil, err
+	}
 	if !plan.Empty() || !h.Executable(n.plugin()) {
 		plan.Note("restart containerd or CRI-O: they start NRI plugins when they start themselves, and containers that they created before have no hooks")
 		plan.Note(`containerd 1.7 has NRI switched off: set disable = false in [plugins."io.containerd.nri.v1.nri"]; older releases have none`)
@@ -107,7 +170,9 @@ func (n NRI) Install(h change.Host) (*change.Plan, error) {
 	return plan, nil
 }
 
-// Uninstall plans the reverse: the line goes, and the file if nothing else is in it.
+// Uninstall plans the reverse: every plugin goes first, since one that has lost its
+// configuration or its hook refuses all containers. Then the line goes, and the file
+// if nothing else is in it.
 func (n NRI) Uninstall(h change.Host) (*change.Plan, error) {
 	f, err := h.Read(n.file())
 	if err != nil {
@@ -118,7 +183,13 @@ func (n NRI) Uninstall(h change.Host) (*change.Plan, error) {
 		return nil, err
 	}
 	data, ours, made := doc.without()
+	if made, err = leadingTo(h, made, path.Dir(n.file())); err != nil {
+		return nil, err
+	}
 	plan := &change.Plan{}
+	if err := n.removePlugins(h, plan, ""); err != nil {
+		return nil, err
+	}
 	if ours && len(bytes.TrimSpace(data)) == 0 {
 		plan.Remove(f)
 		for _, dir := range made {
@@ -134,8 +205,13 @@ func (n NRI) Uninstall(h change.Host) (*change.Plan, error) {
 }
 
 // Uses reports whether the configuration names the hook at p, or belongs to the
-// plugin at p.
+// plugin at p, or the runtime would start the plugin at p.
 func (n NRI) Uses(h change.Host, p string) bool {
+	n.Host = h
+	there, err := n.plugins(h)
+	if err != nil || slices.Contains(there, path.Clean(p)) {
+		return true
+	}
 	f, err := h.Read(n.file())
 	if err != nil {
 		return true

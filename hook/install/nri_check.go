@@ -16,7 +16,10 @@ const nriPlugin = "io.containerd.nri.v1.nri"
 // Check looks for what keeps the runtime from starting the plugin, or the plugin from
 // its work. It returns nothing if neither plugin nor configuration is there.
 func (n NRI) Check(h change.Host) []change.Finding {
-	copies := n.copies(h)
+	copies, err := n.copies(h)
+	if err != nil {
+		return []change.Finding{change.FindingOf(change.Fail, n.pluginDir(), err, "make it readable")}
+	}
 	if !h.Exists(n.file()) && len(copies) == 0 {
 		return nil
 	}
@@ -30,14 +33,14 @@ func (n NRI) Check(h change.Host) []change.Finding {
 }
 
 // copies returns the names of linkpin's plugins in the plugin directory.
-func (n NRI) copies(h change.Host) []string {
+func (n NRI) copies(h change.Host) ([]string, error) {
 	names, err := h.ReadDir(n.pluginDir())
 	if err != nil {
-		return nil
+		return nil, err
 	}
 	return slices.DeleteFunc(names, func(name string) bool {
 		return name != nriName && !strings.HasSuffix(name, "-"+nriName)
-	})
+	}), nil
 }
 
 func nriFail(what, detail, remedy string) change.Finding {

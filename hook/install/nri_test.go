@@ -18,7 +18,7 @@ const (
 )
 
 func TestNRINames(t *testing.T) {
-	if b := (NRI{Hook: testHook}).Binaries(); len(b) != 2 || b[0].Path != testHook || b[1] != (change.Binary{Name: nri.Name, Path: "/opt/nri/plugins/" + nri.Index + "-" + nri.Name}) {
+	if b := (NRI{Hook: testHook, Host: hostFiles(t, nil)}).Binaries(); len(b) != 2 || b[0].Path != testHook || b[1] != (change.Binary{Name: nri.Name, Path: "/opt/nri/plugins/" + nri.Index + "-" + nri.Name}) {
 		t.Errorf("the binaries are %+v", b)
 	}
 	if n := (NRI{}).file(); n != nri.DefaultFile {
@@ -197,7 +197,7 @@ func TestNRICheck(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			checkFindings(t, NRI{Version: tc.version}.Check(h), tc.want...)
+			checkFindings(t, NRI{Version: tc.version, Host: h}.Check(h), tc.want...)
 		})
 	}
 	if got := (NRI{Version: "2.4"}).Check(hostFiles(t, nil)); got != nil {

@@ -18,7 +18,12 @@ import (
 // file of the same name in a later directory masks one in an earlier.
 type Podman struct {
 	Hook string // path of linkpin-hook on the host, absolute
-	When When   // empty means Always
+	// When is the user's choice. Empty: what is installed stays if it is enough for the
+	// policies; what is new is what they need, or Always.
+	When When
+	// Need is Always if a policy in effect selects containers by itself, OptIn if none
+	// of them does, and empty if there are no policies.
+	Need When
 }
 
 var _ change.Target = Podman{}
@@ -100,7 +105,7 @@ func (Podman) Name() string { return "podman" }
 func (p Podman) Binaries() []change.Binary { return []change.Binary{{Name: hookName, Path: p.Hook}} }
 
 func (p Podman) hooksd() hooksd {
-	return hooksd{hooksdRuntime: podmanRuntime(), hook: p.Hook, when: p.When}
+	return hooksd{hooksdRuntime: podmanRuntime(), hook: p.Hook, when: p.When, need: p.Need}
 }
 
 // Install plans the hook files. On this machine it must be run by root: see Rootless.
@@ -131,7 +136,7 @@ func (p Podman) Uninstall(h change.Host) (*change.Plan, error) { return p.hooksd
 func (p Podman) Uses(h change.Host, path string) bool { return p.hooksd().uses(h, path) }
 
 // Check looks for what keeps podman from calling the hook.
-func (p Podman) Check(h change.Host) []change.Finding { return p.hooksd().check(h) }
+func (p Podman) Check(h change.Host) []change.Finding { return p.hooksd().installed(h).check(h) }
 
 // containsDir reports whether a list has a directory.
 func containsDir(h change.Host, dirs []string, dir string) bool {

@@ -75,6 +75,8 @@ type Change struct {
 	// says that it is one and it is empty.
 	New  []byte
 	Mode fs.FileMode // permissions of a new file; an existing one keeps its own
+	// Placed means that the file belongs to root and has Mode, whatever was there.
+	Placed bool
 }
 
 // Kind is what a change does.
@@ -120,6 +122,16 @@ func (p *Plan) Write(f *File, data []byte, mode fs.FileMode) {
 	p.Changes = append(p.Changes, Change{Path: f.Path, Old: f, New: data, Mode: mode})
 }
 
+// Place plans a program: its content, root as its owner, and mode 0755, whatever is
+// there. Nothing is planned if all of that is so.
+func (p *Plan) Place(f *File, data []byte) {
+	const mode = fs.FileMode(0o755)
+	if !f.Missing && bytes.Equal(f.Data, data) && f.UID == 0 && f.GID == 0 && f.Mode == mode {
+		return
+	}
+	p.Changes = append(p.Changes, Change{Path: f.Path, Old: f, New: data, Mode: mode, Placed: true})
+}
+
 // Remove plans the removal of a file that is there.
 func (p *Plan) Remove(f *File) {
 	if !f.Missing {
@@ -160,3 +172,11 @@ type Host struct {
 // Local reports whether the host is the running machine, so that its programs and
 // daemons may be asked.
 func (h Host) Local() bool { return h.Dir == "" || filepath.Clean(h.Dir) == "/" }
+
+// root is the host's root directory on this machine.
+func (h Host) root() string {
+	if h.Local() {
+		return "/"
+	}
+	return h.Dir
+}

@@ -365,11 +365,11 @@ func TestTemporaryFilesStandOutside(t *testing.T) {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if got := temporaryDir(dir); got != filepath.Dir(dir) {
+	if got := temporaryDir(dir, 0o644); got != filepath.Dir(dir) {
 		t.Errorf("temporary files are in %s", got)
 	}
 	tmpfs(t, dir, "")
-	if got := temporaryDir(dir); got != dir {
+	if got := temporaryDir(dir, 0o644); got != dir {
 		t.Errorf("from %s nothing can be renamed to %s", got, dir)
 	}
 	h := host(t, map[string]string{"/etc/x.d/a": "1", "/etc/.linkpin-1.tmp": "half"})

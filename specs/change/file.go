@@ -39,11 +39,7 @@ func (h Host) Resolve(path string) (string, error) {
 	if !filepath.IsAbs(path) {
 		return "", fault.Newf(path, "is not an absolute path", "name it from the root directory")
 	}
-	root := h.Dir
-	if h.Local() {
-		root = "/"
-	}
-	resolved, err := securejoin.SecureJoin(root, path)
+	resolved, err := securejoin.SecureJoin(h.root(), path)
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", path, err)
 	}

@@ -3,7 +3,6 @@
 package cli
 
 import (
-	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -31,14 +30,9 @@ func (d *doctor) ok(what, format string, args ...any) {
 	d.findings = append(d.findings, change.Finding{Level: change.OK, What: what, Detail: fault.OneLine(fmt.Sprintf(format, args...))})
 }
 
-// bad notes a problem. An error that has its own remedy keeps it.
+// bad notes a problem. remedy is for errors that have none of their own.
 func (d *doctor) bad(l change.Level, what string, err error, remedy string) {
-	f := change.Finding{Level: l, What: what, Detail: err.Error(), Remedy: remedy}
-	if e, ok := errors.AsType[*fault.Error](err); ok && e.Remedy != "" && remedy == "" {
-		f.Detail, f.Remedy = e.Object+": "+e.Cause.Error(), e.Remedy
-	}
-	f.Detail, f.Remedy = fault.OneLine(f.Detail), fault.OneLine(f.Remedy)
-	d.findings = append(d.findings, f)
+	d.findings = append(d.findings, change.FindingOf(l, what, err, remedy))
 }
 
 func (a *app) doctorCommand() *cobra.Command {
@@ -49,7 +43,15 @@ func (a *app) doctorCommand() *cobra.Command {
 		Long: `Check what linkpin needs of this machine. The kernel's features are not guessed from its
 version: every kind of link is made once, in a new cgroup and a new network namespace
 that are removed again. Of the runtimes and CNI networks that are there, doctor reads the
-configuration as they do: what would make one drop linkpin in silence is found.
+configuration as they do. It looks for
+
+- missing mounts, several bpffs over each other, directories of somebody else;
+- policies in effect that are missing, damaged, or not those of the directory;
+- hooks that a runtime would drop in silence, call too seldom or kill too early;
+- a containerd without linkpin's handler, allow-lists or NRI plugin;
+- CNI networks without linkpin-cni, or with it in the wrong place; stale CDI devices;
+- versions of runtimes with known faults, and runtimes with a kernel of their own;
+- exclusive cgroup programs of others, below which nothing can be attached.
 
 Each finding is one line: ok, warn (some policies may not work) or fail (containers can't
 start under their policies). Exit code: 1 if there is a fail.`,
@@ -68,6 +70,7 @@ start under their policies). Exit code: 1 if there is a fail.`,
 		d.checkExempt()
 		d.checkRuntimes()
 		d.checkTargets()
+		d.checkBinaries()
 		return d.print()
 	}
 	return cmd

@@ -3,87 +3,123 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os/exec"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/linkpin/linkpin/bpf/attach"
+	"github.com/linkpin/linkpin/hook/install"
 	"github.com/linkpin/linkpin/specs/change"
 )
 
-// versionTimeout bounds a runtime's answer to --version.
-const versionTimeout = 5 * time.Second
+// The bounds of a program's answer to --version.
+const (
+	versionTimeout = 5 * time.Second
+	versionLimit   = 64 << 10 // bytes
+)
 
-// ociRuntime is what is known of a program that starts containers.
-type ociRuntime struct {
-	name  string
-	level change.Level
-	fault string
-	// remedy may be empty: there is nothing to do but to know it.
-	remedy string
-}
-
-// ociRuntimes are faults that matter to hooks.
-var ociRuntimes = []ociRuntime{
-	{name: "runc"},
-	{
-		name: "crun", level: change.OK,
-		fault: "what a hook says is dropped, so the reason of a refused container is in the system log only, unless the container has the annotation run.oci.hooks.stderr; no poststop after a refused container: the next invocation cleans up; a container that is restored from a checkpoint has no programs, since no hook is called",
-	},
-	{
-		name: "kata-runtime", level: change.Warn,
-		fault:  "its containers run under a kernel of their own, where programs on the host see nothing of them",
-		remedy: "policies with programs for cgroups refuse such containers; exclude them by namespace, or attach to interfaces on the host's side",
-	},
-	{
-		name: "runsc", level: change.Warn,
-		fault:  "gVisor has a network stack of its own, where programs of cgroups see nothing",
-		remedy: "policies with programs for cgroups refuse such containers; exclude them by namespace, or attach to interfaces on the host's side",
-	},
-}
-
-var versionNumber = regexp.MustCompile(`\d+\.\d+(\.\d+)?`)
+// versionedPrograms are those whose version doctor asks for.
+var versionedPrograms = []string{"runc", "crun", "podman", "containerd", "crio", "dockerd", "criu"}
 
 // checkRuntimes looks for the programs that start containers, and what is known of
-// their versions.
+// their versions, and for those with which cgroup programs are of no use.
 func (d *doctor) checkRuntimes() {
-	for _, r := range ociRuntimes {
-		path, err := exec.LookPath(r.name)
-		if err != nil {
-			continue
+	kernel := kernelRelease()
+	has := func(program string) bool { return len(install.Programs(d.host, program)) > 0 }
+	for _, name := range versionedPrograms {
+		for _, path := range install.Programs(d.host, name) {
+			d.checkProgram(name, path, kernel, has)
 		}
-		version, err := programVersion(path)
-		switch {
-		case err != nil:
-			d.bad(change.Warn, r.name, err, "runtimes that can't be run start no containers")
-		case r.fault == "":
-			d.ok(r.name, "%s, %s", version, path)
-		case r.level == change.OK:
-			d.ok(r.name, "%s, %s; %s", version, path, r.fault)
-		default:
-			d.bad(r.level, r.name, fmt.Errorf("%s, %s; %s", version, path, r.fault), r.remedy)
+	}
+	d.add(install.CheckVMs(d.host))
+}
+
+// checkProgram asks a program for its version, and says what is known of it.
+func (d *doctor) checkProgram(name, path string, kernel release, has func(string) bool) {
+	if !d.host.Local() {
+		d.ok(name, "%s; its version can only be asked for on its host", path)
+		return
+	}
+	line, err := programVersion(path)
+	if err != nil {
+		d.bad(change.Warn, name, err, "reinstall "+name+", or remove it")
+		return
+	}
+	v, known := parseRelease(line)
+	if known {
+		d.ok(name, "%s, %s", v, path)
+	} else {
+		d.bad(change.Warn, name, fmt.Errorf("%s --version says %q, which names no version: known faults of single versions can't be told", path, line),
+			"use a release of "+name)
+	}
+	for _, f := range faultsOf(name, v, kernel, has) {
+		if f.level == change.OK {
+			d.ok(name, "%s", f.detail(v))
+		} else {
+			d.bad(f.level, name, fmt.Errorf("%s: %s", path, f.detail(v)), f.remedy)
 		}
 	}
 }
 
-// programVersion asks a program for its version.
+// add notes findings of others, each once: several targets read the same files.
+func (d *doctor) add(findings []change.Finding) {
+	for _, f := range findings {
+		if !slices.Contains(d.findings, f) {
+			d.findings = append(d.findings, f)
+		}
+	}
+}
+
+// kernelRelease returns the running kernel's, or zero.
+func kernelRelease() release {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return release{} // checkKernel says so
+	}
+	r, _ := parseRelease(unix.ByteSliceToString(u.Release[:]))
+	return r
+}
+
+// programVersion returns the first line that a program answers to --version.
 func programVersion(path string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), versionTimeout)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, path, "--version").Output()
-	if err != nil {
+	cmd := exec.CommandContext(ctx, path, "--version")
+	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+	cmd.Dir = "/"
+	out := &boundedBuffer{max: versionLimit}
+	cmd.Stdout = out
+	cmd.WaitDelay = time.Second // a child of its may hold the pipe open
+	err := cmd.Run()
+	switch {
+	case ctx.Err() != nil:
+		return "", fmt.Errorf("%s --version does not answer within %s", path, versionTimeout)
+	case err != nil:
 		return "", fmt.Errorf("%s --version: %w", path, err)
 	}
-	line, _, _ := strings.Cut(string(out), "\n")
-	if v := versionNumber.FindString(line); v != "" {
-		return v, nil
+	line, _, _ := strings.Cut(strings.TrimSpace(out.String()), "\n")
+	return strings.TrimSpace(line), nil
+}
+
+// boundedBuffer keeps the beginning of what is written to it.
+type boundedBuffer struct {
+	bytes.Buffer
+
+	max int
+}
+
+func (b *boundedBuffer) Write(p []byte) (int, error) {
+	if room := b.max - b.Len(); room > 0 {
+		b.Buffer.Write(p[:min(room, len(p))])
 	}
-	return "", fmt.Errorf("%s --version says %q", path, line)
+	return len(p), nil
 }
 
 // checkTargets has every installer look at what it would write.
@@ -96,7 +132,7 @@ func (d *doctor) checkTargets() {
 	found := d.checkDocker(targets)
 	for _, t := range targets {
 		findings := t.Check(d.host)
-		d.findings = append(d.findings, findings...)
+		d.add(findings)
 		found += len(findings)
 	}
 	if found == 0 {
@@ -109,7 +145,7 @@ func (d *doctor) checkTargets() {
 // returns how many findings there were.
 func (d *doctor) checkDocker(targets []change.Target) int {
 	const what = "docker"
-	if !slices.ContainsFunc([]string{"/usr/bin/dockerd", "/usr/sbin/dockerd", "/usr/local/bin/dockerd"}, d.host.Executable) {
+	if len(install.Programs(d.host, "dockerd")) == 0 {
 		return 0
 	}
 	i := slices.IndexFunc(targets, func(t change.Target) bool { return t.Name() == "cdi" })

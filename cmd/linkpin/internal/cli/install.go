@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -61,7 +62,15 @@ func (a *app) installTargetCommand(verb action, kind targetKind) *cobra.Command 
 	flags.BoolVar(&o.dryRun, "dry-run", false, "show what would change, as a diff, and change nothing")
 	flags.StringVar(&o.root, "root", "", "root directory of the host to change: an image or a chroot (default: this host)")
 	kind.flags(flags, &o)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
+		if cmd.Flags().Changed("root") {
+			if o.root == "" {
+				return fault.Newf("--root", "is empty", "name the root directory of an image, or leave --root out for this host").WithExit(fault.ExitUsage)
+			}
+			if o.root, err = filepath.Abs(o.root); err != nil {
+				return fault.New("--root", err, "give an absolute path")
+			}
+		}
 		return a.install(cmd.Context(), verb, kind, o)
 	}
 	return cmd
@@ -79,9 +88,21 @@ func (a *app) install(ctx context.Context, verb action, kind targetKind, o insta
 		}
 		defer unlock()
 	}
-	target, err := a.target(h, kind, o)
+	// Without policies an installer writes less: not knowing them, it may not.
+	policies, err := a.policiesOf(h)
+	if err != nil && (verb == installing || !errors.Is(err, applied.ErrDamaged)) {
+		return err
+	}
+	target, err := a.targetFor(h, kind, o, policies)
 	if err != nil {
 		return err
+	}
+	if !o.dryRun {
+		for _, b := range target.Binaries() {
+			if err := h.Sweep(b.Path); err != nil {
+				return err
+			}
+		}
 	}
 	plan, err := a.plan(h, verb, target)
 	if err != nil {
@@ -103,23 +124,22 @@ func (a *app) install(ctx context.Context, verb action, kind targetKind, o insta
 // plan puts the binary and the configuration in the right order: no configuration
 // ever names a binary that is not there.
 func (a *app) plan(h change.Host, verb action, t change.Target) (*change.Plan, error) {
-	plan := &change.Plan{}
 	if verb == installing {
-		if err := a.placeBinaries(h, plan, t); err != nil {
-			return nil, err
-		}
-		more, err := t.Install(h)
+		config, err := t.Install(h)
 		if err != nil {
 			return nil, err
 		}
-		plan.Append(more)
+		plan, err := a.placeBinaries(h, t, config)
+		if err != nil {
+			return nil, err
+		}
+		plan.Append(config)
 		return plan, nil
 	}
-	more, err := t.Uninstall(h)
+	plan, err := t.Uninstall(h)
 	if err != nil {
 		return nil, err
 	}
-	plan.Append(more)
 	return plan, a.removeBinaries(h, plan, t)
 }
 
@@ -135,7 +155,7 @@ func (a *app) emptySet(h change.Host) error {
 		return set.Close()
 	}
 	if !errors.Is(err, applied.ErrMissing) {
-		return nil // damaged: doctor and every container say so, and applying mends it
+		return err
 	}
 	_, err = applied.Write(o, applied.NewSet{})
 	return err

@@ -108,7 +108,7 @@ func TestInstallAndUninstall(t *testing.T) {
 		return out
 	}
 	hook := libexec + "/linkpin-hook"
-	if out := install("install", "podman"); out.Changes[0].Path != hook || len(out.Changes) < 3 || len(out.Notes) == 0 {
+	if out := install("install", "podman"); out.Changes[1].Path != hook || len(out.Changes) < 4 || len(out.Notes) == 0 {
 		t.Errorf("the binary comes first: %+v", out)
 	}
 	if data, err := os.ReadFile(filepath.Join(root, hook)); err != nil || string(data) != "\x7fELF\x00 linkpin-hook" {
@@ -132,7 +132,7 @@ func TestInstallAndUninstall(t *testing.T) {
 		t.Errorf("CRI-O still calls it: %v", err)
 	}
 	out := install("uninstall", "crio")
-	if last := out.Changes[len(out.Changes)-1]; last.Path != libexec || out.Changes[len(out.Changes)-2].Path != hook {
+	if last := out.Changes[len(out.Changes)-1]; last.Path != libexec || out.Changes[len(out.Changes)-3].Path != hook {
 		t.Errorf("the binary goes last: %+v", out.Changes)
 	}
 	install("uninstall", "cni")

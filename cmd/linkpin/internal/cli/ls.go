@@ -24,7 +24,7 @@ func (a *app) lsCommand() *cobra.Command {
 is gone, or somebody took it off by force), or missing (somebody removed its pin);
 "unknown" is what the kernel says of netfilter links.`,
 	}
-	cmd.Flags().BoolVar(&all, "all", false, "also what drains after its container has ended, with age and reason")
+	cmd.Flags().BoolVar(&all, "all", false, "also what drains after its container has ended, with age and reason, and notes of what pods ask for")
 	cmd.RunE = func(*cobra.Command, []string) error {
 		s, done, err := a.session()
 		if err != nil {
@@ -38,7 +38,7 @@ is gone, or somebody took it off by force), or missing (somebody removed its pin
 		out := lsOutput{Entries: []entryOutput{}}
 		var shown []entry.Item
 		for _, it := range found {
-			if it.Retired == nil || all {
+			if (it.Retired == nil && it.Place.Policy() != entry.Note) || all {
 				out.Entries = append(out.Entries, describeEntry(it))
 				shown = append(shown, it)
 			}

@@ -62,10 +62,10 @@ var targetKinds = []targetKind{
 
 With --when auto, podman calls the hook for every container if a policy in effect selects
 containers by itself, or if there is no policy yet; else only for containers with the
-annotation linkpin.io/policies.`,
+annotation linkpin.io/policies. What is installed stays if it is enough.`,
 		flags: hooksdFlags, stale: needsAlways,
 		make: func(_ change.Host, hook string, policies []applied.Summary, o installOptions) change.Target {
-			return install.Podman{Hook: hook, When: when(o.when, policies)}
+			return install.Podman{Hook: hook, When: when(o.when), Need: need(policies)}
 		},
 	},
 	{
@@ -74,7 +74,7 @@ annotation linkpin.io/policies.`,
 linkpin install podman for --when.`,
 		flags: hooksdFlags, stale: needsAlways,
 		make: func(_ change.Host, hook string, policies []applied.Summary, o installOptions) change.Target {
-			return install.CRIO{Hook: hook, When: when(o.when, policies)}
+			return install.CRIO{Hook: hook, When: when(o.when), Need: need(policies)}
 		},
 	},
 	{
@@ -82,23 +82,25 @@ linkpin install podman for --when.`,
 		long: `Add a runtime handler to containerd's configuration that begins containers with linkpin's
 hooks (base_runtime_spec), and is otherwise a copy of the default one. Pods choose it by a
 RuntimeClass with that handler. With --handler and the name of one that exists ("runc"), that
-one gets the hooks, and all pods that use it are covered.
+one gets the hooks, and all pods that use it are covered. Later runs keep to the handler, the
+annotations and the configuration that are installed.
 
 The annotation linkpin.io/policies, and those that policies in effect select by, are put on
 the handler's allow-lists. An alternative that needs no handler is linkpin install nri.`,
 		flags: func(flags *pflag.FlagSet, o *installOptions) {
 			hookFlag(flags, o)
-			flags.StringVar(&o.target.handler, "handler", "linkpin", "runtime handler that calls linkpin")
-			flags.StringVar(&o.target.config, "config", "/etc/containerd/config.toml", "containerd's configuration")
+			flags.StringVar(&o.target.handler, "handler", "", "runtime handler that calls linkpin (default: the one that does, else linkpin)")
+			flags.StringVar(&o.target.config, "config", "", "containerd's configuration (default: the one linkpin is in, else /etc/containerd/config.toml)")
 			flags.StringSliceVar(&o.target.annotations, "annotation", nil, "further annotation keys that the hook shall see")
-			flags.StringVar(&o.target.release, "containerd-version", "", "release of containerd (default: ask the host's)")
-			flags.Var(&o.target.spec, "spec", "file with the output of ctr oci spec (default: run the host's ctr)")
+			flags.StringVar(&o.target.release, "containerd-version", "", "release of containerd (default: ask the host's; with --root it must be given)")
+			flags.Var(&o.target.spec, "spec", "file with the output of ctr oci spec (default: run the host's ctr; with --root it must be given)")
 		},
 		stale: func(policies []applied.Summary) bool { return len(annotationKeys(policies)) > 0 },
 		make: func(_ change.Host, hook string, policies []applied.Summary, o installOptions) change.Target {
 			return install.Containerd{
 				Hook: hook, Handler: o.target.handler, Config: o.target.config, Version: o.target.release, Spec: o.target.spec.data,
-				Annotations: append(annotationKeys(policies), o.target.annotations...),
+				Annotations:   append(annotationKeys(policies), o.target.annotations...),
+				SelfSelecting: slices.ContainsFunc(policies, selectsItself),
 			}
 		},
 	},
@@ -112,10 +114,10 @@ once. linkpin doctor says how to have containers refused while the plugin is abs
 			hookFlag(flags, o)
 			flags.StringVar(&o.target.pluginDir, "plugin-dir", "/opt/nri/plugins", "directory of NRI plugins")
 			flags.StringVar(&o.target.confDir, "conf-dir", "/etc/nri/conf.d", "directory of their configuration")
-			flags.StringVar(&o.target.index, "index", "10", "place among the plugins, two digits")
+			flags.StringVar(&o.target.index, "index", "", "place among the plugins, two digits (default: where it is, else 10)")
 		},
-		make: func(_ change.Host, hook string, _ []applied.Summary, o installOptions) change.Target {
-			return install.NRI{Hook: hook, PluginDir: o.target.pluginDir, ConfDir: o.target.confDir, Index: o.target.index}
+		make: func(h change.Host, hook string, _ []applied.Summary, o installOptions) change.Target {
+			return install.NRI{Host: h, Hook: hook, PluginDir: o.target.pluginDir, ConfDir: o.target.confDir, Index: o.target.index}
 		},
 	},
 	{
@@ -124,8 +126,8 @@ once. linkpin doctor says how to have containers refused while the plugin is abs
 linkpin.io/policy=NAME gets the policy NAME, with docker, podman, CRI-O and containerd.
 Run it again when policies are added or removed; linkpin policy apply says when.`,
 		flags: hookFlag, stale: func([]applied.Summary) bool { return true },
-		make: func(_ change.Host, hook string, policies []applied.Summary, _ installOptions) change.Target {
-			t := install.CDI{Hook: hook}
+		make: func(h change.Host, hook string, policies []applied.Summary, _ installOptions) change.Target {
+			t := install.CDI{Host: h, Hook: hook}
 			for _, p := range policies {
 				if p.Select.OptIn {
 					t.Policies = append(t.Policies, install.CDIPolicy{Name: p.Name})
@@ -194,24 +196,44 @@ func annotationKeys(policies []applied.Summary) []string {
 	return slices.Sorted(maps.Keys(keys))
 }
 
-// when decides for which containers a runtime calls the hook.
-func when(flag string, policies []applied.Summary) install.When {
-	switch {
-	case flag == "always", flag == "optIn":
-		return install.When(flag)
-	case len(policies) > 0 && !slices.ContainsFunc(policies, selectsItself):
-		return install.OptIn
+// when is the flag's choice; empty keeps what is installed, if it is enough.
+func when(flag string) install.When {
+	if flag == "auto" {
+		return ""
 	}
-	return install.Always
+	return install.When(flag)
+}
+
+// need says for which containers the policies need the hook: empty without any.
+func need(policies []applied.Summary) install.When {
+	switch {
+	case len(policies) == 0:
+		return ""
+	case slices.ContainsFunc(policies, selectsItself):
+		return install.Always
+	}
+	return install.OptIn
 }
 
 // needsAlways: a hook that is called for more containers than it must be is not stale.
-func needsAlways(policies []applied.Summary) bool { return when("auto", policies) == install.Always }
+func needsAlways(policies []applied.Summary) bool {
+	return slices.ContainsFunc(policies, selectsItself)
+}
 
 func selectsItself(p applied.Summary) bool { return !p.Select.OptIn }
 
-// target makes one target as the flags of its command say.
+// target makes one target as the flags of its command say. A damaged set is as good as
+// none: doctor reports it.
 func (a *app) target(h change.Host, kind targetKind, o installOptions) (change.Target, error) {
+	policies, err := a.policiesOf(h)
+	if err != nil && !errors.Is(err, applied.ErrDamaged) {
+		return nil, err
+	}
+	return a.targetFor(h, kind, o, policies)
+}
+
+// targetFor is target for these policies.
+func (a *app) targetFor(h change.Host, kind targetKind, o installOptions, policies []applied.Summary) (change.Target, error) {
 	if o.when != "" && !slices.Contains([]string{"auto", "always", "optIn"}, o.when) {
 		return nil, fault.Newf("--when "+o.when, "is none of auto, always, optIn", "leave it out for auto").WithExit(fault.ExitUsage)
 	}
@@ -219,10 +241,6 @@ func (a *app) target(h change.Host, kind targetKind, o installOptions) (change.T
 		return nil, fault.Newf("--caller "+o.target.caller, "is not a runtime that linkpin knows", "use podman, crio or containerd").WithExit(fault.ExitUsage)
 	}
 	hook, err := a.hookPath(h, o.hook)
-	if err != nil {
-		return nil, err
-	}
-	policies, err := a.policiesOf(h)
 	if err != nil {
 		return nil, err
 	}
@@ -276,15 +294,15 @@ func (a *app) targets(h change.Host) ([]change.Target, error) {
 	return all, nil
 }
 
-// policiesOf returns the policies that are in effect on a host. A damaged set is as
-// good as none: doctor reports it.
+// policiesOf returns the policies that are in effect on a host, none if there has never
+// been a set. The error of a set that can't be read wraps applied.ErrDamaged.
 func (a *app) policiesOf(h change.Host) ([]applied.Summary, error) {
 	o, err := a.appliedOf(h)
 	if err != nil {
 		return nil, err
 	}
 	set, err := applied.Open(o)
-	if errors.Is(err, applied.ErrMissing) || errors.Is(err, applied.ErrDamaged) {
+	if errors.Is(err, applied.ErrMissing) {
 		return nil, nil
 	}
 	if err != nil {

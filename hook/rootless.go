@@ -22,11 +22,11 @@ import (
 var ErrRootless = errors.New("runs in a user namespace of its own")
 
 // rootless reports whether a user's own podman has called. podman reads the same
-// hook directories for every user, so a hook that was installed for root's
+// hook directories and devices for every user, so a hook that was installed for root's
 // containers is called for everybody's. Root's containers, those with a user
 // namespace included, have their hooks run in the initial one.
 func (h *Hook) rootless() (bool, error) {
-	if h.Caller != specs.CallerPodman {
+	if h.Caller != specs.CallerPodman && h.Caller != specs.CallerCDI {
 		return false, nil
 	}
 	data, err := os.ReadFile(filepath.Join(cmp.Or(h.Roots.Proc, "/proc"), "self/uid_map"))

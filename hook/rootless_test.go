@@ -24,7 +24,7 @@ func TestRootless(t *testing.T) {
 	}{
 		{name: "user's podman", caller: specs.CallerPodman, uidMap: "         0       1000          1\n         1     100000      65536\n", starts: true},
 		{name: "it asked", caller: specs.CallerPodman, uidMap: "0 1000 1\n", annotation: "web", refused: ErrRootless},
-		{name: "a device asked", caller: specs.CallerPodman, uidMap: "0 1000 1\n", requests: []string{"web"}, refused: ErrRootless},
+		{name: "a device asked", caller: specs.CallerCDI, uidMap: "0 1000 1\n", requests: []string{"web"}, refused: ErrRootless},
 		{name: "blank", caller: specs.CallerPodman, uidMap: "0 1000 1\n", annotation: " ", starts: true},
 		{name: "root's podman", caller: specs.CallerPodman, uidMap: "         0          0 4294967295\n"},
 		{name: "all of Kubernetes in a user namespace", caller: specs.CallerContainerd, uidMap: "0 1000 1\n"},

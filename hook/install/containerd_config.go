@@ -139,6 +139,10 @@ func containerdLoad(h containerdFS, main string, daemon containerdVersion, view 
 			return nil, err
 		}
 		if file.tree, err = containerdDecode(name, file.text); err != nil {
+			// The line as it stands in the file, our blocks included.
+			if _, whole := containerdDecode(name, file.Data); whole != nil {
+				err = whole
+			}
 			return nil, err
 		}
 		if err := c.add(main, file); err != nil {

@@ -40,8 +40,8 @@ func (c Containerd) on(h change.Host) (Containerd, containerdInstalled, error) {
 		return c, containerdInstalled{}, err
 	}
 	in := c.installed(h)
-	if handler == "" && len(in.calls) > 0 {
-		c.Handler = append(slices.Clone(in.blocks), in.calls...)[0]
+	if handler == "" && len(in.blocks) > 0 {
+		c.Handler = in.blocks[0] // not one that somebody has made by hand
 	}
 	return c, in, nil
 }

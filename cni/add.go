@@ -45,7 +45,7 @@ func (p *Plugin) add(ctx context.Context, conf *Conf, args *skel.CmdArgs) error 
 		p.dropDrained(conf)
 		return nil
 	}
-	if sel == nil || !sel.mayFail(err) {
+	if sel == nil || !sel.mayFail() {
 		return err
 	}
 	p.warn(fmt.Errorf("sandbox %s, interface %s: goes without its policies (onError: allow): %w", args.ContainerID, args.IfName, err))
@@ -56,18 +56,18 @@ func (p *Plugin) add(ctx context.Context, conf *Conf, args *skel.CmdArgs) error 
 type selection struct {
 	set    *applied.Set
 	chosen []applied.Summary // have something for CNI to attach
-	// keys are annotations that policies look at. Runtimes tell CNI all of a pod's, and
-	// containerd hooks only those on its allow-lists, so they are recorded.
-	keys []string
+	// annotations are those of the pod that policies look at. Runtimes tell CNI all of a
+	// pod's, and containerd hooks only those on its allow-lists, so they are recorded.
+	annotations map[string]string
+	noted       bool // they are
 }
 
 // mayFail reports whether the sandbox may go on after an error: every policy that it
-// was to get says onError: allow.
-func (s *selection) mayFail(err error) bool {
-	if _, all := errors.AsType[noteError](err); all || len(s.chosen) == 0 {
-		return false
-	}
-	return !slices.ContainsFunc(s.chosen, func(c applied.Summary) bool { return c.OnError != specs.Allow })
+// was to get says onError: allow, and what its pod asks for is recorded. Without the
+// note the hooks of its containers would not know.
+func (s *selection) mayFail() bool {
+	return len(s.chosen) > 0 && (s.noted || len(s.annotations) == 0) &&
+		!slices.ContainsFunc(s.chosen, func(c applied.Summary) bool { return c.OnError != specs.Allow })
 }
 
 // choose selects the policies of a sandbox. It returns nil if there is nothing to do.
@@ -79,16 +79,16 @@ func (p *Plugin) choose(id specs.Identity) (*selection, error) {
 	if set == nil {
 		return nil, err
 	}
-	s := &selection{set: set, keys: keys}
+	s := &selection{set: set, annotations: entry.Noted(id.Annotations, keys)}
 	for _, c := range chosen {
 		if slices.ContainsFunc(c.Targets, func(k specs.TargetKind) bool { return k != specs.TargetCgroup }) {
 			s.chosen = append(s.chosen, c)
 		}
 	}
 	if !id.Caller.HasPods() && id.Caller != specs.CallerNone {
-		s.keys = nil // its hook has all annotations
+		s.annotations = nil // its hook has all of them
 	}
-	if len(s.chosen)+len(s.keys) == 0 {
+	if len(s.chosen)+len(s.annotations) == 0 {
 		return nil, set.Close()
 	}
 	return s, nil
@@ -115,12 +115,12 @@ func (p *Plugin) attach(ctx context.Context, sel *selection, conf *Conf, args *s
 		return err
 	}
 	sub := &entry.Subject{Identity: identity(conf, args.ContainerID, args.Args), Netns: ns, Sandbox: key}
-	noted, err := note(s, sel, sub, iface)
+	noted, err := sel.note(s, sub, iface)
 	if err == nil {
 		err = p.attachLocked(ctx, s, sel, conf, sub, iface)
 	}
 	if err != nil {
-		if noted && !sel.mayFail(err) {
+		if noted && !sel.mayFail() {
 			p.warn(s.Withdraw([]pin.Place{entry.NotePlace(key, sub.Identity.Network, iface.Name)}))
 		}
 		p.warn(s.AbandonSandbox(ctx, key, "", ns.Cookie))
@@ -132,24 +132,17 @@ func (p *Plugin) attach(ctx context.Context, sel *selection, conf *Conf, args *s
 	return err
 }
 
-// noteError is one that concerns all policies: without the note, the hooks of the
-// pod's containers would not know what it asks for.
-type noteError struct{ error }
-
-func (e noteError) Unwrap() error { return e.error }
-
 // note records what the pod's annotations say, for the hooks of its containers.
-func note(s *entry.Session, sel *selection, sub *entry.Subject, iface *target.Interface) (made bool, err error) {
-	if len(sel.keys) == 0 {
+func (s *selection) note(session *entry.Session, sub *entry.Subject, iface *target.Interface) (made bool, err error) {
+	if len(s.annotations) == 0 {
 		return false, nil
 	}
-	if _, err := s.ClaimSandbox(sub.Sandbox, sub); err != nil {
-		return false, noteError{err}
+	if _, err := session.ClaimSandbox(sub.Sandbox, sub); err != nil {
+		return false, err
 	}
-	if made, err = s.NotePod(sub, iface, sel.keys); err != nil {
-		return false, noteError{err}
-	}
-	return made, nil
+	made, err = session.NotePod(sub, iface, s.annotations)
+	s.noted = err == nil
+	return made, err
 }
 
 // attachLocked does what needs the sandbox's lock.

@@ -64,7 +64,7 @@ func (p *Plugin) check(conf *Conf, args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
-	if len(sel.keys) > 0 {
+	if len(sel.annotations) > 0 {
 		expected = append(expected, entry.Want{Policy: entry.Note, Place: entry.NotePlace(key, id.Network, iface.Name)})
 	}
 	for _, w := range expected {

@@ -133,6 +133,9 @@ func TestNoteGoesWithTheNamespace(t *testing.T) {
 	n.apply(policy{name: "asked", sel: specs.Select{OptIn: true}, symbol: "connect4", at: connect})
 	p := newPod(t, "pod", "lpnote2", "1.1.0")
 	n.mustAdd(p)
+	n.wantState(0, 0, 0) // it asks for nothing
+	ask(p, "asked")
+	n.mustAdd(p)
 	n.wantState(1, 0, 0)
 	args := p.cmd(t)
 	args.Netns = ""
@@ -190,5 +193,23 @@ func TestNothingIsRecorded(t *testing.T) {
 	n.mustAdd(p)
 	if _, err := os.Stat(n.BPFFS.Path + "/linkpin"); err == nil {
 		n.wantState(0, 0, 0)
+	}
+}
+
+// Without the note, hooks would not know what the pod asks for: no policy may pass
+// over that, whatever it says for itself.
+func TestWithoutTheNoteThereIsNoPod(t *testing.T) {
+	n := newNode(t)
+	n.apply(policy{name: "asked", sel: specs.Select{OptIn: true}, symbol: "connect4", at: connect},
+		policy{name: "tcx", sel: everybody, onError: specs.Allow, symbol: "read_ifindex", at: tcxHost})
+	for annotation, refused := range map[string]bool{"asked": true, "": false} {
+		p := newPod(t, "pod", "lpnote6", "1.1.0")
+		if annotation != "" {
+			ask(p, annotation)
+		}
+		unplug(t, p) // before anything can be locked or recorded
+		if _, err := n.add(p); (err != nil) != refused {
+			t.Errorf("the pod asks for %q: %v", annotation, err)
+		}
 	}
 }

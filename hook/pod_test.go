@@ -85,7 +85,7 @@ func note(t *testing.T, n *node, c *container, annotations map[string]string) {
 		t.Fatal(err)
 	}
 	sub := &entry.Subject{Identity: specs.Identity{ContainerID: "pod", Network: "net", Annotations: annotations}, Netns: ns, Sandbox: key}
-	_, err = s.NotePod(sub, iface, keys)
+	_, err = s.NotePod(sub, iface, entry.Noted(annotations, keys))
 	if err := errors.Join(err, lock.Release()); err != nil {
 		t.Fatal(err)
 	}

@@ -87,14 +87,17 @@ func (h *Hook) disinherit(ctx context.Context, st *oci.State, bundle string) err
 	key := pin.ContainerKey(st.ID, bundle)
 	retired, err := root.RetiredCount()
 	if err != nil {
-		return err
+		h.warn(err) // it keeps nobody from starting who wants nothing of it
+		return nil
 	}
 	if places, err := root.Entries(pin.Container(key)); err != nil || retired+len(places) == 0 {
-		return err
+		h.warn(err)
+		return nil
 	}
 	start, err := target.StartTime(h.Roots, st.Pid)
 	if err != nil {
-		return err
+		h.warn(err)
+		return nil
 	}
 	cgroup, err := target.CgroupOfPID(h.Roots, st.Pid)
 	if err != nil {

@@ -104,9 +104,7 @@ func (s *Session) Disinherit(ctx context.Context, key pin.Key, sub *Subject) err
 	ctx, cancel := context.WithTimeout(ctx, LoadTimeout)
 	defer cancel()
 	lock, err := s.lockExisting(ctx, pin.Container(key))
-	if err != nil {
-		return err
-	}
+	s.warn(err) // somebody else is at work on it
 	if lock != nil {
 		defer s.release(lock)
 		if err := s.disinherit(key, sub); err != nil {
@@ -132,7 +130,7 @@ func (s *Session) disinherit(key pin.Key, sub *Subject) error {
 			continue
 		}
 		if ended, err := s.processEnded(rec); err != nil || !ended {
-			errs = append(errs, err)
+			s.warn(err)
 			continue
 		}
 		errs = append(errs, s.takeDown(e))

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"slices"
 
 	"github.com/linkpin/linkpin/bpf/pin"
 	"github.com/linkpin/linkpin/bpf/target"
@@ -32,13 +33,17 @@ func NotePlace(sandbox pin.Key, network, ifname string) pin.Place {
 // isNote reports whether an entry records only the annotations of a pod.
 func isNote(p pin.Place) bool { return p.Kind() == pin.InterfacePlace && p.Policy() == Note }
 
-// NotePod records those of a pod's annotations that policies look at (keys), if need
-// be none: they are for the hooks of its containers. It is done before anything is
-// attached to the interface, and stays until the interface is deleted, whatever
-// becomes of the device. made is false if there was a note before: then it is up to
-// date now. The sandbox's lock must be held.
-func (s *Session) NotePod(sub *Subject, iface *target.Interface, keys []string) (made bool, err error) {
-	annotations := keep(sub.Identity.Annotations, keys)
+// Noted returns those of a pod's annotations that policies look at: what NotePod
+// records.
+func Noted(annotations map[string]string, keys []string) map[string]string {
+	return keep(annotations, keys)
+}
+
+// NotePod records annotations of a pod (Noted) for the hooks of its containers. It is
+// done before anything is attached to the interface, and stays until the interface is
+// deleted, whatever becomes of the device. made is false if there was a note before:
+// then it is up to date now. The sandbox's lock must be held.
+func (s *Session) NotePod(sub *Subject, iface *target.Interface, annotations map[string]string) (made bool, err error) {
 	for key, value := range annotations {
 		if len(value) > MaxNoted {
 			return false, fault.Newf("annotation "+key, fmt.Sprintf("is longer than %d bytes", MaxNoted), "policies look at it: shorten it")
@@ -59,7 +64,7 @@ func (s *Session) NotePod(sub *Subject, iface *target.Interface, keys []string) 
 		}
 	}
 	noted := *sub
-	noted.Identity.Annotations, noted.Keep = annotations, keys
+	noted.Identity.Annotations, noted.Keep = annotations, slices.Collect(maps.Keys(annotations))
 	return made, s.publish(&noted, &built{
 		want: Want{Policy: Note, Place: place, Interface: iface},
 		plan: &specs.Plan{OnError: specs.Allow, Teardown: specs.Detach, Scope: specs.ScopeContainer},

@@ -177,6 +177,9 @@ func (a *app) removeBinaries(h change.Host, plan *change.Plan, t change.Target) 
 	if err != nil {
 		return err
 	}
+	if err := foreignPlugin(plan, placed); err != nil {
+		return err
+	}
 	own := t.Binaries()
 	for _, r := range placed {
 		i := slices.IndexFunc(own, func(b change.Binary) bool { return strings.HasSuffix(filepath.Base(r.Path), b.Name) })
@@ -187,7 +190,7 @@ func (a *app) removeBinaries(h change.Host, plan *change.Plan, t change.Target) 
 			return err
 		}
 		used := len(r.Files) > 0
-		if !used {
+		if !used && !removes(plan, r.Path) { // else it goes with what calls it
 			if used, err = a.used(h, plan, t, r); err != nil {
 				return err
 			}
@@ -218,6 +221,21 @@ func (a *app) removeBinaries(h change.Host, plan *change.Plan, t change.Target) 
 		}
 		plan.Remove(r.file)
 		plan.RemoveDir(libexec)
+	}
+	return nil
+}
+
+// foreignPlugin refuses a plan that removes a plugin which no installer has placed:
+// without its configuration it would refuse every container, and it is not ours to
+// remove.
+func foreignPlugin(plan *change.Plan, placed []*receipt) error {
+	for _, c := range plan.Changes {
+		if c.Kind() != change.Delete || !strings.HasSuffix(filepath.Base(c.Path), "-linkpin-nri") {
+			continue
+		}
+		if !slices.ContainsFunc(placed, func(r *receipt) bool { return r.Path == c.Path && r.owns(c.Old) }) {
+			return fault.Newf(c.Path, "is a plugin that linkpin install has not put there", "remove it first (its package, if it has one); nothing was changed")
+		}
 	}
 	return nil
 }

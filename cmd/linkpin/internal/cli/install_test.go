@@ -179,6 +179,30 @@ func TestUninstallKeepsWhatIsNeeded(t *testing.T) {
 	}
 }
 
+// A plugin that a package has put there is the package's to remove; without its
+// configuration it would refuse every container.
+func TestUninstallLeavesForeignPlugins(t *testing.T) {
+	bin, root := programs(t), image(t)
+	plugin := filepath.Join(root, "opt/nri/plugins/10-linkpin-nri")
+	if err := os.MkdirAll(filepath.Dir(plugin), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(plugin, []byte("a package's"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if code, _, stderr := runInstalled(t, bin, "install", "nri", "--root", root); code != 0 {
+		t.Fatal(stderr)
+	}
+	before := files(t, root)
+	code, _, stderr := runInstalled(t, bin, "uninstall", "nri", "--root", root)
+	if code == 0 || !strings.Contains(stderr, "has not put there") || strings.Count(stderr, "\n") != 1 {
+		t.Errorf("exit code %d, %s", code, stderr)
+	}
+	if d := cmp.Diff(before, files(t, root)); d != "" {
+		t.Error(d)
+	}
+}
+
 func TestInstallDryRun(t *testing.T) {
 	bin, root := programs(t), image(t)
 	before := files(t, root)

@@ -118,8 +118,9 @@ func plainPodman(k keys, st *oci.State) error {
 // container, and last of all the labels (SpecAddAnnotations in
 // internal/factory/container of 1.34). Whoever picks the image may have written the
 // container's annotations, namely those of a checkpoint (server/container_restore.go),
-// so they can change CRI-O's keys, though not the labels, which the kubelet always
-// sets. Other clients of the CRI may set none: then any annotation may stand there.
+// so they can change CRI-O's keys, though not the labels that the kubelet sets (versions
+// that take labels from a checkpoint as well can't be helped here). Other clients of
+// the CRI may set none: then any annotation may stand there.
 func crioIdentity(id *specs.Identity, k keys, st *oci.State) error {
 	from := map[*string]string{&id.Namespace: k.namespace, &id.Pod: k.pod, &id.Container: k.container}
 	agree := func(what string, field *string, key, value string) error {

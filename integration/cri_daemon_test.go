@@ -118,7 +118,7 @@ func (d *daemon) Start() error {
 	}
 	d.process = cmd
 	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		err := d.ready()
+		err := criReady()
 		if err == nil {
 			return nil
 		}
@@ -128,8 +128,9 @@ func (d *daemon) Start() error {
 	}
 }
 
-// ready fails until the daemon has recovered what was running and has a network.
-func (d *daemon) ready() error {
+// criReady fails until the machine's daemon has recovered what was running and has a
+// network.
+func criReady() error {
 	conn, err := dialContainerd()
 	if err != nil {
 		return err

@@ -5,7 +5,6 @@
 package integration
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -15,7 +14,6 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
-	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
 // crioLog is where a machine's CRI-O writes.
@@ -134,7 +132,7 @@ func (d *crioDaemon) start() error {
 		close(ended)
 	}()
 	for deadline := time.Now().Add(30 * time.Second); ; {
-		err := crioReady()
+		err := criReady()
 		if err == nil || time.Now().After(deadline) {
 			return err
 		}
@@ -145,26 +143,6 @@ func (d *crioDaemon) start() error {
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
-}
-
-func crioReady() error {
-	conn, err := dialContainerd()
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	r, err := cri.NewRuntimeServiceClient(conn).Status(ctx, &cri.StatusRequest{})
-	if err != nil {
-		return err
-	}
-	for _, c := range r.Status.Conditions {
-		if !c.Status {
-			return fmt.Errorf("%s: %s", c.Type, c.Message)
-		}
-	}
-	return nil
 }
 
 func (d *crioDaemon) kill() error {

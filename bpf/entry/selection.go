@@ -43,8 +43,8 @@ func (s Selection) Choose(id specs.Identity) (*applied.Set, []applied.Summary, e
 }
 
 // ChooseForPod is Choose for the sandbox of a pod. keys are the annotations that the
-// policies look at, selecting the pod or not: the hooks of its containers must know
-// them (NotePod). The set is nil if there are neither.
+// policies look at, selecting the pod or not: if the pod has any of these, the hooks
+// of its containers must know (NotePod). The set is nil if there are neither.
 func (s Selection) ChooseForPod(id specs.Identity) (set *applied.Set, chosen []applied.Summary, keys []string, err error) {
 	set, err = s.open(id)
 	if set == nil {

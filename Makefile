@@ -33,6 +33,8 @@ CNIDIR ?= /opt/cni/bin
 # linkpin-nri waits here for `linkpin install nri`: in the runtimes' plugin directory
 # it would be started.
 LIBEXECDIR ?= $(PREFIX)/libexec/linkpin
+# A timer that runs `linkpin verify --repair`; off until somebody enables it.
+SYSTEMDDIR ?= $(PREFIX)/lib/systemd/system
 
 FUZZTIME ?= 20s
 TESTFLAGS ?=
@@ -50,12 +52,15 @@ build: go ## static binaries: bin/linkpin, bin/linkpin-hook, bin/linkpin-cni, bi
 	@$(OWN)
 
 .PHONY: install
-install: ## install what `make build` built below DESTDIR (PREFIX, CNIDIR, LIBEXECDIR)
+install: ## install what `make build` built below DESTDIR (PREFIX, CNIDIR, LIBEXECDIR, SYSTEMDDIR)
 	@for b in $(BINARIES); do [ -x bin/$$b ] || { echo "make install: bin/$$b is missing; run: make build" >&2; exit 1; }; done
 	install -D -m 0755 bin/linkpin "$(DESTDIR)$(BINDIR)/linkpin"
 	install -D -m 0755 bin/linkpin-hook "$(DESTDIR)$(BINDIR)/linkpin-hook"
 	install -D -m 0755 bin/linkpin-cni "$(DESTDIR)$(CNIDIR)/linkpin-cni"
 	install -D -m 0755 bin/linkpin-nri "$(DESTDIR)$(LIBEXECDIR)/linkpin-nri"
+	install -D -m 0644 systemd/linkpin-verify.timer "$(DESTDIR)$(SYSTEMDDIR)/linkpin-verify.timer"
+	sed 's|^ExecStart=/usr/local/bin/|ExecStart=$(BINDIR)/|' systemd/linkpin-verify.service >"$(DESTDIR)$(SYSTEMDDIR)/linkpin-verify.service"
+	chmod 0644 "$(DESTDIR)$(SYSTEMDDIR)/linkpin-verify.service"
 
 .PHONY: generate
 generate: go ## compile the eBPF programs and write everything else that is generated
@@ -94,12 +99,31 @@ test-extended: root go ## containerd 2, CRI-O and dockerd, with NRI and CDI; bui
 	@# What the installer writes is what containerd 2 reads.
 	GOPROXY=off "$(GO)" test -count=1 $(TESTFLAGS) -run TestContainerdRealDump ./hook/install -args -containerd.binary "$(CURDIR)/bin/tools/extended/containerd"
 
+.PHONY: soak
+soak: root go ## 2,000 containers that come and go, a third of them killed; minutes (root)
+	@hack/deps test
+	"$(GO)" mod download
+	GOPROXY=off hack/ns "$(GO)" test -count=1 -timeout 30m -v $(TESTFLAGS) -run TestSoak ./integration -args -soak.containers=2000
+
+.PHONY: test-faults
+test-faults: root go ## kill linkpin at every system call that matters, and make each of them fail (root)
+	@hack/deps test
+	"$(GO)" mod download
+	GOPROXY=off hack/ns "$(GO)" test -count=1 -timeout 3h -v $(TESTFLAGS) -run TestFaults ./integration/faults -args -faults.all
+
+.PHONY: test-vm
+test-vm: root go ## Debian 12's 6.1 kernel in QEMU: no TCX, all cgroup v2 controllers, BPF LSM (root)
+	@hack/deps test vm
+	"$(GO)" mod download
+	GOPROXY=off hack/vm/run bin/tools/vm
+	@$(OWN)
+
 .PHONY: lint
 lint: go $(GOLANGCI_LINT) ## golangci-lint, go vet for arm64, shellcheck
 	@hack/deps lint
 	$(GOLANGCI_LINT) run --allow-serial-runners ./...
 	GOARCH=arm64 CGO_ENABLED=0 "$(GO)" vet ./...
-	"$(GO)" vet -tags extended ./integration
+	"$(GO)" vet -tags extended,vm ./integration
 	@# Scripts have no suffix: they are found by their first line.
 	grep -rlE --exclude-dir=.git --exclude-dir=bin '^#!/bin/(ba)?sh' hack .ci | xargs shellcheck
 

@@ -22,6 +22,7 @@ import (
 // Add attaches the selected policies to CNI_IFNAME and prints the previous result.
 // On error nothing of this call stays attached.
 func (p *Plugin) Add(args *skel.CmdArgs) error {
+	ownCheck(args)
 	conf, err := parse(args.StdinData)
 	if err == nil {
 		err = conf.previous()
@@ -34,6 +35,11 @@ func (p *Plugin) Add(args *skel.CmdArgs) error {
 	}
 	return types.PrintResult(conf.PrevResult, conf.CNIVersion)
 }
+
+// ownCheck keeps skel from comparing the namespace with the plugin's own after the
+// work is done: openNetns has done so before it, and a call that fails then would
+// leave what it has attached, or keep the plugins before us from cleaning up.
+func ownCheck(args *skel.CmdArgs) { args.NetnsOverride = "1" }
 
 func (p *Plugin) add(ctx context.Context, conf *Conf, args *skel.CmdArgs) error {
 	sel, err := p.choose(identity(conf, args.ContainerID, args.Args))
@@ -81,7 +87,7 @@ func (p *Plugin) choose(id specs.Identity) (*selection, error) {
 	}
 	s := &selection{set: set, annotations: entry.Noted(id.Annotations, keys)}
 	for _, c := range chosen {
-		if slices.ContainsFunc(c.Targets, func(k specs.TargetKind) bool { return k != specs.TargetCgroup }) {
+		if slices.ContainsFunc(c.Targets, func(k specs.TargetKind) bool { return k != specs.TargetCgroup && k != specs.TargetKernel }) {
 			s.chosen = append(s.chosen, c)
 		}
 	}

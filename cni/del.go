@@ -17,6 +17,7 @@ import (
 // error would keep the plugins before us in the chain from cleaning up. So what
 // goes wrong here is reported and left to a later sweep.
 func (p *Plugin) Del(args *skel.CmdArgs) error {
+	ownCheck(args)
 	conf, err := parse(args.StdinData)
 	if err != nil {
 		return err

@@ -75,7 +75,7 @@ func (c *creation) attachLocked(ctx context.Context) error {
 	// One deadline for all locks.
 	locks, cancel := context.WithTimeout(ctx, entry.LoadTimeout)
 	defer cancel()
-	lock, err := c.session.Root.Lock(locks, pin.Container(c.key))
+	lock, err := c.session.Lock(locks, pin.Container(c.key))
 	if err != nil {
 		return err
 	}

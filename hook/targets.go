@@ -36,7 +36,7 @@ func (c *creation) findTargets() error {
 		return err
 	}
 	if c.subject.Cgroup, err = c.openCgroup(); err != nil {
-		if err := c.fail(err, specs.TargetCgroup, specs.TargetPodCgroup); err != nil {
+		if err := c.fail(err, specs.TargetCgroup, specs.TargetPodCgroup, specs.TargetKernel); err != nil {
 			return err
 		}
 	}

@@ -67,6 +67,7 @@ func setUpScript(env *testscript.Env, mode cgroupMode, runtime string) error {
 	// The race detector otherwise lets every short-lived tool wait a second at its end.
 	env.Setenv("GORACE", "atexit_sleep_ms=0")
 	env.Setenv("OBJECTS", built.policies+"/objects")
+	env.Setenv("UNITS", filepath.Join(built.testdata, "../../systemd"))
 	env.Setenv("RUNTIME", runtime)
 	env.Setenv("CG2", mode.mount())
 	env.Setenv("CGPARENT", m.parent)

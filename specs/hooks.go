@@ -18,6 +18,10 @@ const (
 	TargetPodCgroup TargetKind = "pod-cgroup"
 	TargetInterface TargetKind = "interface"
 	TargetNetns     TargetKind = "netns"
+	// TargetKernel is everything that happens on the machine, whoever does it. Such a
+	// program has to look by itself whether its container is concerned; the link lives
+	// as long as the container.
+	TargetKernel TargetKind = "kernel"
 )
 
 // The hooks of interfaces and network namespaces.
@@ -28,6 +32,17 @@ const (
 	HookNetfilter     Hook = "netfilter"      // kernel 6.4
 	HookSKLookup      Hook = "sk_lookup"      // kernel 5.9
 	HookFlowDissector Hook = "flow_dissector" // link: kernel 5.8
+)
+
+// The hooks that are about a function or a tracepoint of the kernel, which the
+// program's section names after a slash ("fentry/do_exit"): it is fixed at load. Those
+// of TargetKernel a policy must ask for by name.
+const (
+	HookLSMCgroup Hook = "lsm_cgroup" // kernel 6.0; of the cgroup
+	HookLSM       Hook = "lsm"        // kernel 5.7
+	HookFentry    Hook = "fentry"     // kernel 5.7, as a link that can be pinned
+	HookFexit     Hook = "fexit"      // kernel 5.7
+	HookTPBTF     Hook = "tp_btf"     // kernel 5.7
 )
 
 // cgroupHooks are all cgroup attach points with a link, kernel 5.7 if not said otherwise.
@@ -41,13 +56,19 @@ var cgroupHooks = []Hook{
 	"cgroup/getpeername4", "cgroup/getpeername6", "cgroup/getpeername_unix",
 	"cgroup/getsockname4", "cgroup/getsockname6", "cgroup/getsockname_unix",
 	"cgroup/getsockopt", "cgroup/setsockopt",
-	"cgroup/dev", "cgroup/sysctl", "sockops", "lsm_cgroup",
+	"cgroup/dev", "cgroup/sysctl", "sockops", HookLSMCgroup,
 }
 
 // Hooks lists every hook that linkpin attaches to.
 func Hooks() []Hook {
 	return append(append([]Hook(nil), cgroupHooks...),
-		HookTCXIngress, HookTCXEgress, HookXDP, HookNetfilter, HookSKLookup, HookFlowDissector)
+		HookTCXIngress, HookTCXEgress, HookXDP, HookNetfilter, HookSKLookup, HookFlowDissector,
+		HookTPBTF, HookFentry, HookFexit, HookLSM)
+}
+
+// InSection reports whether the object's section says what of the kernel h is about.
+func (h Hook) InSection() bool {
+	return h == HookLSMCgroup || h.Target() == TargetKernel
 }
 
 // Target returns the kind of target that h is attached to, or "" if h is not a hook.
@@ -57,6 +78,8 @@ func (h Hook) Target() TargetKind {
 		return TargetInterface
 	case HookNetfilter, HookSKLookup, HookFlowDissector:
 		return TargetNetns
+	case HookTPBTF, HookFentry, HookFexit, HookLSM:
+		return TargetKernel
 	}
 	if slices.Contains(cgroupHooks, h) {
 		return TargetCgroup
@@ -101,6 +124,13 @@ const (
 	Drain  Teardown = "drain"
 	Detach Teardown = "detach"
 )
+
+// TCFallback says what stands in for TCX links on a kernel that has none.
+type TCFallback string
+
+// FallbackClsact is a cls_bpf filter under a clsact qdisc. It has no owner: whoever
+// may configure the device may take it off. No fallback, the default, refuses.
+const FallbackClsact TCFallback = "clsact"
 
 // Side is the end of an interface that a program is attached to.
 type Side string

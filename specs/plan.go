@@ -15,11 +15,12 @@ type Plan struct {
 	Scope       Scope          `json:"scope"`
 	Cgroup      CgroupOf       `json:"cgroup,omitempty"` // of the cgroup programs; "" means CgroupContainer
 	Teardown    Teardown       `json:"teardown"`
+	TCFallback  TCFallback     `json:"tcFallback,omitempty"` // of the tcx hooks, where the kernel has no TCX links; "" refuses there
 	Objects     []PlanObject   `json:"objects"`
 	Programs    []PlanProgram  `json:"programs"`
 	Maps        []PlanMap      `json:"maps,omitempty"`
 	Constants   []PlanConstant `json:"constants,omitempty"`
-	Kernel      string         `json:"kernel,omitempty"` // release and version of uname(2) for which the Fixups were computed
+	Kernel      string         `json:"kernel,omitempty"` // release and version of uname(2) for which Fixups and AttachBTFID were computed
 }
 
 // PlanVersion changes whenever the meaning of a Plan changes. A set with another
@@ -52,6 +53,7 @@ type PlanProgram struct {
 	Frags       bool         `json:"frags,omitempty"`       // XDP: load for multi-buffer packets
 	Attachments []Attachment `json:"attachments,omitempty"` // empty: load only
 	Fixups      []Fixup      `json:"fixups,omitempty"`      // CO-RE relocations and kfunc calls, already resolved for Plan.Kernel
+	AttachBTFID uint32       `json:"attachBTF,omitempty"`   // hooks with InSection: the function or tracepoint that the section names, as BTF of Plan.Kernel counts it; 0: to be looked up
 }
 
 // Fixup replaces one instruction of a program. On the kernel that it was computed

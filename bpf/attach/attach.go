@@ -3,7 +3,7 @@
 // Package attach makes bpf_links and reads them: one link for one program at one
 // target, always of a kind that can be pinned. It never falls back to an attachment
 // without a link (PROG_ATTACH, netlink XDP, clsact filters), which anybody could
-// take off.
+// take off. A clsact filter (Filter) has to be asked for.
 //
 // A new link belongs to its descriptor: closing it detaches the program, unless the
 // link was pinned before.
@@ -23,7 +23,8 @@ import (
 )
 
 // Target is what a program is attached to: the field that the hook's
-// specs.Hook.Target asks for. The others may be nil, and are not looked at.
+// specs.Hook.Target asks for. The others may be nil, and are not looked at;
+// specs.TargetKernel asks for none.
 type Target struct {
 	Cgroup    *target.Cgroup
 	Interface *target.Interface
@@ -77,6 +78,8 @@ func attach(prog *ebpf.Program, a specs.Attachment, t Target) (*Link, error) {
 			return attachNetfilter(prog, a, t.Netns)
 		}
 		return attachNetns(prog, at, t.Netns)
+	case specs.TargetKernel:
+		return attachKernel(prog, at)
 	}
 	return nil, fmt.Errorf("%q has no target", string(a.Hook))
 }
@@ -167,6 +170,8 @@ func object(a specs.Attachment, t Target) string {
 		if t.Netns != nil {
 			s += " of network namespace " + t.Netns.Path
 		}
+	case specs.TargetKernel:
+		s += " of the kernel"
 	}
 	return s
 }
@@ -185,6 +190,12 @@ func explain(a specs.Attachment, t Target, err error) error {
 	case errors.Is(f.Cause, ErrUnsupported):
 		f.Exit = fault.ExitUnavailable
 		f.Remedy = "take the program out of the policy, or use a kernel that has it"
+		if feature(a.Hook) == tcxLink {
+			f.Remedy += ", or allow an attachment without an owner with `tc: {fallback: clsact}`"
+		}
+		if errors.As(err, &r) {
+			f.Remedy = r.remedy
+		}
 	case errors.As(err, &r):
 		f.Remedy = r.remedy
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"testing"
 
+	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
 	"github.com/linkpin/linkpin/bpf/bpftest"
@@ -100,18 +101,19 @@ func TestAttachToTargetThatIsGone(t *testing.T) {
 func TestUnsupported(t *testing.T) {
 	old := kernelRelease
 	defer func() { kernelRelease = old }()
+	withoutTCX(t)
 	kernelRelease = func() (hooks.Version, error) { return hooks.Version{Major: 5, Minor: 6}, nil }
 	for h, want := range map[specs.Hook]string{
-		specs.HookTCXIngress:    "tcx link: not supported by this kernel (requires >= 6.6)",
-		specs.HookXDP:           "xdp link: not supported by this kernel (requires >= 5.9)",
-		specs.HookNetfilter:     "netfilter link: not supported by this kernel (requires >= 6.4)",
-		specs.HookSKLookup:      "sk_lookup network namespace link: not supported by this kernel (requires >= 5.9)",
-		"cgroup/connect4":       "cgroup link: not supported by this kernel (requires >= 5.7)",
-		"cgroup/connect_unix":   "cgroup/connect_unix link: not supported by this kernel (requires >= 6.7)",
-		"cgroup/sock_release":   "cgroup/sock_release link: not supported by this kernel (requires >= 5.9)",
-		"lsm_cgroup":            "lsm_cgroup link: not supported by this kernel (requires >= 6.0)",
-		"cgroup/getsockname4":   "cgroup/getsockname4 link: not supported by this kernel (requires >= 5.8)",
-		specs.HookFlowDissector: "flow_dissector network namespace link: not supported by this kernel (requires >= 5.8)",
+		specs.HookTCXIngress:    "tcx link: not supported by this kernel (requires >= 6.6, this is 5.6)",
+		specs.HookXDP:           "xdp link: not supported by this kernel (requires >= 5.9, this is 5.6)",
+		specs.HookNetfilter:     "netfilter link: not supported by this kernel (requires >= 6.4, this is 5.6)",
+		specs.HookSKLookup:      "sk_lookup network namespace link: not supported by this kernel (requires >= 5.9, this is 5.6)",
+		"cgroup/connect4":       "cgroup link: not supported by this kernel (requires >= 5.7, this is 5.6)",
+		"cgroup/connect_unix":   "cgroup/connect_unix link: not supported by this kernel (requires >= 6.7, this is 5.6)",
+		"cgroup/sock_release":   "cgroup/sock_release link: not supported by this kernel (requires >= 5.9, this is 5.6)",
+		"lsm_cgroup":            "lsm_cgroup link: not supported by this kernel (requires >= 6.0, this is 5.6)",
+		"cgroup/getsockname4":   "cgroup/getsockname4 link: not supported by this kernel (requires >= 5.8, this is 5.6)",
+		specs.HookFlowDissector: "flow_dissector network namespace link: not supported by this kernel (requires >= 5.8, this is 5.6)",
 	} {
 		for _, errno := range []error{unix.EINVAL, enotsupp} {
 			u := unsupported(h, errno)
@@ -129,7 +131,10 @@ func TestUnsupported(t *testing.T) {
 	}
 	a := specs.Attachment{Hook: specs.HookTCXIngress}
 	err := explain(a, Target{}, unix.EINVAL)
-	checkFault(t, err, ErrUnsupported, "tcx link: not supported by this kernel (requires >= 6.6)", "; ")
+	checkFault(t, err, ErrUnsupported, "tcx link: not supported by this kernel (requires >= 6.6, this is 5.6)", "; ", "tc: {fallback: clsact}")
+	if !WithoutTCX(err) || WithoutTCX(explain(specs.Attachment{Hook: specs.HookXDP}, Target{}, enotsupp)) {
+		t.Error("WithoutTCX is not about tcx")
+	}
 	if code := fault.ExitCode(err); code != fault.ExitUnavailable {
 		t.Errorf("exit code %d", code)
 	}
@@ -137,11 +142,36 @@ func TestUnsupported(t *testing.T) {
 	// On a kernel that has it, EINVAL means something else, and ENOTSUPP that it
 	// was left out when the kernel was built.
 	kernelRelease = func() (hooks.Version, error) { return hooks.Version{Major: 6, Minor: 18}, nil }
-	if u := unsupported(specs.HookTCXIngress, unix.EINVAL); u != nil {
+	lacksTCX = func() bool { return false }
+	for _, errno := range []error{unix.EINVAL, ebpf.ErrNotSupported} {
+		if u := unsupported(specs.HookTCXIngress, errno); u != nil {
+			t.Errorf("%v on a kernel that has TCX became %v", errno, u)
+		}
+	}
+	if u := unsupported(specs.HookNetfilter, unix.EINVAL); u != nil {
 		t.Errorf("EINVAL on a new kernel became %v", u)
 	}
 	if u := unsupported("lsm_cgroup", enotsupp); u == nil || u.Error() != "lsm_cgroup link: not supported by this kernel (it is built without it)" {
 		t.Errorf("ENOTSUPP on a new kernel: %v", u)
+	}
+}
+
+// withoutTCX pretends that the kernel has no TCX.
+func withoutTCX(t *testing.T) {
+	t.Helper()
+	old := lacksTCX
+	t.Cleanup(func() { lacksTCX = old })
+	lacksTCX = func() bool { return true }
+}
+
+func TestLacksTCX(t *testing.T) {
+	bpftest.NeedKernel(t, 6, 6, "TCX")
+	if lacksTCX() {
+		t.Error("a kernel that has TCX is said to lack it")
+	}
+	// As an older kernel answers: the attach type is none that can be queried.
+	if _, _, err := progQuery(loopback, 1<<20, 0); !errors.Is(err, unix.EINVAL) {
+		t.Errorf("an unknown attach type: %v, want EINVAL", err)
 	}
 }
 

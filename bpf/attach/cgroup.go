@@ -20,6 +20,12 @@ const maxDepth = 64
 
 // attachCgroup makes a cgroup link. link.AttachCgroup would fall back to PROG_ATTACH.
 func attachCgroup(prog *ebpf.Program, at ebpf.AttachType, c *target.Cgroup) (*Link, error) {
+	lsm := at == ebpf.AttachLSMCgroup
+	if lsm {
+		if err := lsmRuns(); err != nil {
+			return nil, err
+		}
+	}
 	l, err := link.AttachRawLink(link.RawLinkOptions{
 		Target:  int(c.Dir.Fd()),
 		Program: prog,
@@ -35,11 +41,15 @@ func attachCgroup(prog *ebpf.Program, at ebpf.AttachType, c *target.Cgroup) (*Li
 			"mount cgroup2 (boot with systemd.unified_cgroup_hierarchy=1)")
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENODEV):
 		return nil, fmt.Errorf("the cgroup %w (%w)", target.ErrGone, err)
+	case errors.Is(err, unix.E2BIG) && lsm:
+		// CGROUP_LSM_NUM, include/linux/bpf-cgroup-defs.h
+		return nil, remedy(fmt.Errorf("it has 64 programs of this type, or the kernel's ten places for LSM hooks are taken by others: the hook %w (%w)", ErrFull, err),
+			"see them with: bpftool cgroup tree")
 	case errors.Is(err, unix.E2BIG):
 		// BPF_CGROUP_MAX_PROGS, include/linux/bpf-cgroup-defs.h
 		return nil, remedy(fmt.Errorf("it has 64 programs of this type and %w (%w)", ErrFull, err),
 			"see them with: bpftool cgroup show "+c.Path)
-	case errors.Is(err, unix.EPERM):
+	case errors.Is(err, unix.EPERM) && !lsm: // their flags can't be told
 		return nil, excluded(at, c, err)
 	}
 	return nil, err
@@ -79,6 +89,6 @@ func attached(dir string, at ebpf.AttachType) (flags uint32, ids []uint32, ok bo
 		return 0, nil, false
 	}
 	defer f.Close()
-	flags, ids, err = progQuery(int(f.Fd()), uint32(at))
+	flags, ids, err = progQuery(int(f.Fd()), uint32(at), 0)
 	return flags, ids, err == nil
 }

@@ -36,8 +36,11 @@ type UnsupportedError struct {
 // Error names the feature and the kernel it needs.
 func (e *UnsupportedError) Error() string {
 	why := "requires >= " + e.Since.String()
-	if !e.Have.Less(e.Since) {
+	switch {
+	case !e.Have.Less(e.Since):
 		why = "it is built without it"
+	case e.Have != hooks.Version{}:
+		why += ", this is " + e.Have.String()
 	}
 	return fmt.Sprintf("%s: %v (%s)", e.Feature, ErrUnsupported, why)
 }
@@ -69,6 +72,12 @@ var kernelRelease = func() (hooks.Version, error) {
 func unsupported(h specs.Hook, err error) *UnsupportedError {
 	have, unknown := kernelRelease()
 	u := &UnsupportedError{Feature: feature(h), Since: hooks.Since(h), Have: have, Err: err}
+	if feature(h) == tcxLink {
+		if refusesTCX(err) && lacksTCX() {
+			return u
+		}
+		return nil
+	}
 	switch {
 	case errors.Is(err, ebpf.ErrNotSupported), errors.Is(err, enotsupp), errors.Is(err, unix.EOPNOTSUPP):
 		return u
@@ -84,7 +93,7 @@ func unsupported(h specs.Hook, err error) *UnsupportedError {
 func feature(h specs.Hook) string {
 	switch h {
 	case specs.HookTCXIngress, specs.HookTCXEgress:
-		return "tcx link"
+		return tcxLink
 	case specs.HookSKLookup, specs.HookFlowDissector:
 		return string(h) + " network namespace link"
 	}

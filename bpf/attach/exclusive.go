@@ -79,7 +79,8 @@ func childCgroups(dir string) ([]string, error) {
 // exclusive returns the program that excludes others from a hook below a cgroup.
 func exclusive(dir string, hook specs.Hook) (string, bool) {
 	_, at, err := hooks.Types(hook)
-	if err != nil {
+	// Of lsm_cgroup programs the kernel says flags 0, however they were attached.
+	if err != nil || hook == specs.HookLSMCgroup {
 		return "", false
 	}
 	flags, ids, ok := attached(dir, at)

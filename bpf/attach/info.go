@@ -37,6 +37,7 @@ type Info struct {
 	CgroupID   uint64 // cgroup hooks; 0 when severed
 	Ifindex    int    // interface hooks, in the namespace the device is in now; 0 when severed
 	NetnsInode uint64 // sk_lookup and flow_dissector; 0 when severed
+	BTFID      uint32 // fentry, fexit and lsm: what the program is attached to, as BTF of the kernel counts it
 }
 
 // linkInfoSize covers struct bpf_link_info up to the longest part that is read.
@@ -49,10 +50,13 @@ func (l *Link) Info() (Info, error) {
 		return Info{}, fmt.Errorf("reading link: %w", err)
 	}
 	info := parseLinkInfo(b)
-	var err error
-	info.ProgramTag, err = l.tag(info.ProgramID)
+	p, err := l.program(info.ProgramID)
 	if err != nil {
 		return Info{}, fmt.Errorf("reading program %d of link %d: %w", info.ProgramID, info.LinkID, err)
+	}
+	info.ProgramTag = p.tag
+	if info.Hook == specs.HookTPBTF && p.kind != ebpf.Tracing {
+		info.Hook, info.State = "", Unknown // an older kind of program at a tracepoint
 	}
 	return info, nil
 }
@@ -83,6 +87,12 @@ func parseLinkInfo(b [linkInfoSize]byte) Info {
 	case link.NetfilterType:
 		info.Hook = specs.HookNetfilter
 		info.State = Unknown
+	case link.TracingType: // u32 attach_type, u32 target_obj_id, u32 target_btf_id
+		// It can't be detached, and its target never goes: it is live while it exists.
+		info.Hook, _ = hooks.FromAttachType(ebpf.AttachType(u32(16)))
+		info.BTFID = u32(24)
+	case link.RawTracepointType: // u64 tp_name, u32 tp_name_len
+		info.Hook = specs.HookTPBTF
 	default:
 		info.State = Unknown
 	}
@@ -92,18 +102,18 @@ func parseLinkInfo(b [linkInfoSize]byte) Info {
 	return info
 }
 
-// tag returns the tag of the program that the link has now.
-func (l *Link) tag(id uint32) (string, error) {
+// program reads the program that the link has now.
+func (l *Link) program(id uint32) (program, error) {
 	if l.prog != nil && l.prog.FD() >= 0 {
 		if p, err := readProgram(l.prog.FD()); err == nil && p.id == id {
-			return p.tag, nil
+			return p, nil
 		}
 	}
-	p, err := programByID(id)
-	return p.tag, err
+	return programByID(id)
 }
 
 type program struct {
+	kind ebpf.ProgramType
 	id   uint32
 	tag  string
 	name string // up to 15 bytes; may be empty
@@ -125,7 +135,7 @@ func programByID(id uint32) (program, error) {
 	return readProgram(fd)
 }
 
-// readProgram reads struct bpf_prog_info: id at byte 4, tag at 8, name at 64. The
+// readProgram reads struct bpf_prog_info: type at byte 0, id at 4, tag at 8, name at 64. The
 // rest of cilium's ProgramInfo costs further system calls.
 func readProgram(fd int) (program, error) {
 	var b [64 + unix.BPF_OBJ_NAME_LEN]byte
@@ -134,6 +144,7 @@ func readProgram(fd int) (program, error) {
 	}
 	name, _, _ := bytes.Cut(b[64:], []byte{0})
 	return program{
+		kind: ebpf.ProgramType(binary.NativeEndian.Uint32(b[:])),
 		id:   binary.NativeEndian.Uint32(b[4:]),
 		tag:  hex.EncodeToString(b[8:16]),
 		name: string(name),

@@ -32,3 +32,29 @@ func attachTCX(prog *ebpf.Program, at ebpf.AttachType, dev *target.Device) (*Lin
 	}
 	return nil, err
 }
+
+const tcxLink = "tcx link"
+
+// loopback is the ifindex of lo in every network namespace.
+const loopback = 1
+
+// refusesTCX reports errors that a kernel without TCX links may answer with.
+func refusesTCX(err error) bool {
+	return errors.Is(err, ebpf.ErrNotSupported) || errors.Is(err, enotsupp) || errors.Is(err, unix.EOPNOTSUPP) ||
+		errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS)
+}
+
+// lacksTCX asks the kernel whether it has TCX, whatever its release says: one that
+// does not know the attach type, or was built without, answers EINVAL. Any other
+// answer, also that we may not ask, is no reason to do without. Tests replace it.
+var lacksTCX = func() bool {
+	_, _, err := progQuery(loopback, uint32(ebpf.AttachTCXIngress), 0)
+	return errors.Is(err, unix.EINVAL)
+}
+
+// WithoutTCX reports whether Attach failed because the kernel has no TCX links:
+// where the policy allows it, a Filter can stand in.
+func WithoutTCX(err error) bool {
+	var u *UnsupportedError
+	return errors.As(err, &u) && u.Feature == tcxLink
+}

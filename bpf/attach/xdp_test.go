@@ -110,7 +110,7 @@ func TestXDPOnOldKernel(t *testing.T) {
 	old := kernelRelease
 	defer func() { kernelRelease = old }()
 	kernelRelease = func() (hooks.Version, error) { return hooks.Version{Major: 5, Minor: 8}, nil }
-	wantError(t, p, xdpAt(specs.SideHost, specs.XDPAuto), Target{Interface: i}, ErrUnsupported, "xdp link: not supported by this kernel (requires >= 5.9)")
+	wantError(t, p, xdpAt(specs.SideHost, specs.XDPAuto), Target{Interface: i}, ErrUnsupported, "xdp link: not supported by this kernel (requires >= 5.9, this is 5.8)")
 }
 
 func TestXDPOccupied(t *testing.T) {

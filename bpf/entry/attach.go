@@ -23,12 +23,16 @@ import (
 // look as if it were in force. The locks of the owners must be held. It returns the
 // places that it published.
 func (s *Session) Attach(ctx context.Context, sub *Subject, wants []Want) (published []pin.Place, err error) {
+	if len(wants) > 0 {
+		s.dropAbandoned(ctx)
+	}
 	all := make([]*built, len(wants))
 	for i, w := range wants {
 		all[i] = &built{want: w}
 	}
 	defer func() {
 		for _, b := range all {
+			s.warn(s.giveUp(b))
 			s.warn(b.close())
 		}
 	}()
@@ -96,7 +100,7 @@ func (s *Session) undo(p pin.Place) error {
 	if err != nil {
 		return err
 	}
-	return e.Remove()
+	return s.removeEntry(e)
 }
 
 // built is an entry on its way: until it is published its descriptors own it.
@@ -107,13 +111,15 @@ type built struct {
 	chosen    []choice
 	col       *load.Collection
 	links     []builtLink
+	noted     noted // filters that are not links
 	published bool
 }
 
 type builtLink struct {
-	attachment specs.Attachment // with side and hook resolved
-	key        string           // of the program
-	link       *attach.Link
+	attachment specs.Attachment  // with side and hook resolved
+	key        string            // of the program
+	link       *attach.Link      // nil with filter
+	filter     *pin.FilterRecord // stands in for a link; nil: there is one
 	info       attach.Info
 }
 
@@ -121,7 +127,9 @@ type builtLink struct {
 func (b *built) close() error {
 	var errs []error
 	for _, l := range b.links {
-		errs = append(errs, l.link.Close())
+		if l.link != nil {
+			errs = append(errs, l.link.Close())
+		}
 	}
 	if b.col != nil {
 		errs = append(errs, b.col.Close())
@@ -157,6 +165,9 @@ func (s *Session) attach(ctx context.Context, sub *Subject, b *built) error {
 			return fault.New("policy "+b.want.Policy, err, "the node is overloaded: try again")
 		}
 		l, err := s.attachOne(b.col, c, sub, b.want)
+		if attach.WithoutTCX(err) && b.plan.TCFallback == specs.FallbackClsact {
+			l, err = s.attachFilter(sub, b, c)
+		}
 		if err != nil {
 			return fault.New("policy "+b.want.Policy+": program "+c.attachment.Name, err, "")
 		}
@@ -170,7 +181,11 @@ func (s *Session) attachOne(col *load.Collection, c choice, sub *Subject, w Want
 	if !ok {
 		return builtLink{}, fmt.Errorf("program %s was not loaded", c.key)
 	}
-	l, err := attach.Attach(prog, c.attachment, attachTarget(sub, w))
+	makeLink := attach.Attach
+	if s.attachLink != nil {
+		makeLink = s.attachLink
+	}
+	l, err := makeLink(prog, c.attachment, attachTarget(sub, w))
 	if err != nil {
 		return builtLink{}, err
 	}
@@ -207,7 +222,11 @@ func choose(plan *specs.Plan, w Want) ([]choice, error) {
 	var out []choice
 	for _, p := range plan.Programs {
 		for _, a := range p.Attachments {
-			if plan.Target(a.Hook) != w.Kind {
+			kind := plan.Target(a.Hook)
+			if kind == specs.TargetKernel && w.Place.Kind() == pin.ContainerPlace {
+				kind = w.Kind // it belongs to no other entry, and lives as long as the container
+			}
+			if kind != w.Kind {
 				continue
 			}
 			if w.Kind == specs.TargetInterface {
@@ -240,13 +259,21 @@ func Attaches(plan *specs.Plan, ifname string) bool {
 
 // publish pins a built entry in staging and makes it visible by one rename.
 func (s *Session) publish(sub *Subject, b *built) (err error) {
-	st, err := s.Root.Stage()
-	if err != nil {
-		return err
+	st := b.noted.staging // giveUp's, if it is not published
+	if st == nil {
+		if st, err = s.Root.Stage(); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, st.Discard()) }()
 	}
-	defer func() { err = errors.Join(err, st.Discard()) }()
 	rec := s.record(sub, b)
 	for _, l := range b.links {
+		if l.filter != nil {
+			if err := st.PinProgram(l.attachment.Name, attach.ProgramPin{Program: b.col.Programs[l.key]}); err != nil {
+				return err
+			}
+			continue
+		}
 		if err := st.PinLink(l.attachment.Name, l.link); err != nil {
 			return err
 		}

@@ -52,7 +52,7 @@ func (s *Session) ClaimContainer(ctx context.Context, key pin.Key, sub *Subject,
 		}
 		if same {
 			digest, known := digests[rec.Policy]
-			if known && (digest == "" || digest == rec.Digest) && inForce(e, rec, sub) {
+			if known && (digest == "" || digest == rec.Digest) && s.inForce(e, rec, sub) {
 				have[rec.Policy] = true
 				continue
 			}
@@ -84,7 +84,7 @@ func (s *Session) ClaimContainer(ctx context.Context, key pin.Key, sub *Subject,
 		}
 	}
 	for sandbox, cookie := range left {
-		if err := s.leaveSandbox(ctx, sandbox, cookie, s.Root.TryLock); !skippable(err) {
+		if err := s.leaveSandbox(ctx, sandbox, cookie, s.Root.TrySweep); !skippable(err) {
 			s.warn(err) // a sweep of the sandbox finds out by itself
 		}
 	}
@@ -175,11 +175,11 @@ func (s *Session) sameContainer(rec *pin.Record, sub *Subject) (bool, error) {
 
 // inForce reports whether an entry of the container that is being created still
 // does what it says.
-func inForce(e *pin.Entry, rec *pin.Record, sub *Subject) bool {
+func (s *Session) inForce(e *pin.Entry, rec *pin.Record, sub *Subject) bool {
 	return rec.PID == sub.PID && rec.Start == uint64(sub.Start) &&
 		(rec.Cgroup == nil) == (sub.Cgroup == nil) && (rec.Cgroup == nil || rec.Cgroup.ID == sub.Cgroup.ID) &&
 		(rec.Netns == nil || sub.Netns == nil || rec.Netns.Cookie == sub.Netns.Cookie) &&
-		allLive(e, rec)
+		s.allLive(e, rec)
 }
 
 // open looks up an entry and its record.
@@ -190,7 +190,11 @@ func (s *Session) open(p pin.Place) (*pin.Entry, *pin.Record, error) {
 	}
 	rec, err := e.Record()
 	if err != nil {
-		return nil, nil, fault.New(p.String(), err, "remove it by hand: rm -r "+s.Root.Path()+"/"+p.String())
+		remedy := "" // a call that failed may work the next time
+		if errors.Is(err, pin.ErrNoRecord) || errors.Is(err, pin.ErrUnfrozen) || errors.Is(err, pin.ErrDamaged) {
+			remedy = "remove it by hand: rm -r " + s.Root.Path() + "/" + p.String()
+		}
+		return nil, nil, fault.New(p.String(), err, remedy)
 	}
 	return e, &rec, nil
 }
@@ -212,7 +216,7 @@ func (s *Session) EndContainer(ctx context.Context, key pin.Key) (found bool, er
 		return false, err
 	}
 	defer s.release(lock)
-	return true, s.endContainer(ctx, key, func(o pin.Owner) (*pin.Lock, error) { return s.Root.Lock(ctx, o) })
+	return true, s.endContainer(ctx, key, func(o pin.Owner) (*pin.Lock, error) { return s.Lock(ctx, o) })
 }
 
 // EndContainers is EndContainer for every container of an id, whatever its bundle:
@@ -272,23 +276,10 @@ func (s *Session) endContainer(ctx context.Context, key pin.Key, lock locking) e
 	return errors.Join(errs...)
 }
 
-// lockExisting locks an owner that has entries; it returns nil if there are none.
-// pin.LockTimeout applies if ctx has no deadline.
-func (s *Session) lockExisting(ctx context.Context, o pin.Owner) (*pin.Lock, error) {
-	places, err := s.Root.Entries(o)
-	if err != nil {
-		return nil, err
-	}
-	if len(places) == 0 {
-		return nil, nil
-	}
-	return s.Root.Lock(ctx, o)
-}
-
 // allLive reports whether every program of an entry is attached as recorded.
-func allLive(e *pin.Entry, rec *pin.Record) bool {
+func (s *Session) allLive(e *pin.Entry, rec *pin.Record) bool {
 	for _, p := range rec.Programs {
-		info, err := linkInfo(e.LinkPath(p.Name))
+		info, err := s.rowInfo(e, rec, p)
 		if err != nil || info.State == attach.Severed || info.LinkID != p.LinkID || info.ProgramID != p.ProgramID {
 			return false
 		}

@@ -22,7 +22,11 @@ func (s *Session) containerEnded(rec *pin.Record) (bool, error) {
 	cg, err := target.OpenCgroup(rec.Cgroup.Path, rec.Cgroup.ID)
 	switch {
 	case errors.Is(err, target.ErrGone):
-		return s.processEnded(rec)
+		if ended, err := s.processEnded(rec); err != nil || ended {
+			return ended, err
+		}
+		removed, err := target.CgroupRemoved(s.Roots, rec.PID, rec.Cgroup.Path)
+		return removed || errors.Is(err, target.ErrGone), nil
 	case err != nil:
 		return false, fmt.Errorf("cgroup of container %s: %w", rec.Identity.ContainerID, err)
 	}
@@ -62,29 +66,39 @@ func netnsEnded(rec *pin.Record) (bool, error) {
 	return ns.Cookie != rec.Netns.Cookie, nil
 }
 
-// linkStates is how many links of an entry are in which state.
+// linkStates is how many links of an entry are in which state. Those that nothing but
+// linkpin takes off count as unknown.
 type linkStates struct {
 	live, severed, unknown int
 }
 
-// states opens every link of an entry and asks the kernel.
-func states(e *pin.Entry) (linkStates, error) {
+// states opens every link of an entry and asks the kernel; filters count as links.
+func (s *Session) states(e *pin.Entry) (linkStates, error) {
 	var n linkStates
 	for _, name := range e.Links() {
 		info, err := linkInfo(e.LinkPath(name))
 		if err != nil {
 			return n, fmt.Errorf("link %s: %w", name, err)
 		}
-		switch info.State {
-		case attach.Live:
+		switch {
+		case drains(info):
 			n.live++
-		case attach.Severed:
+		case info.State == attach.Severed:
 			n.severed++
 		default:
 			n.unknown++
 		}
 	}
-	return n, nil
+	if !e.HasFilters() {
+		return n, nil
+	}
+	note, err := e.Filters()
+	if err != nil {
+		return n, err
+	}
+	live, err := s.liveFilters(note)
+	n.live, n.severed = n.live+live, n.severed+len(note.Programs)-live
+	return n, err
 }
 
 func linkInfo(path string) (attach.Info, error) {

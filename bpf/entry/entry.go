@@ -12,6 +12,9 @@ import (
 	"errors"
 	"time"
 
+	"github.com/cilium/ebpf"
+
+	"github.com/linkpin/linkpin/bpf/attach"
 	"github.com/linkpin/linkpin/bpf/pin"
 	"github.com/linkpin/linkpin/bpf/target"
 	"github.com/linkpin/linkpin/specs"
@@ -47,9 +50,15 @@ type Session struct {
 
 	read remembered
 
-	// Tests: in place of the constants.
+	qdiscs map[device]bool // those that this invocation made
+
+	// step is told where an update has come to; for tests.
+	step func(string)
+
+	// Tests: in place of the constants, and of attach.Attach.
 	retiredCap  int
 	loadTimeout time.Duration
+	attachLink  func(*ebpf.Program, specs.Attachment, attach.Target) (*attach.Link, error)
 }
 
 // Subject is the container, or the sandbox, that is being served. The caller owns

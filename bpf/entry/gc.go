@@ -15,7 +15,8 @@ import (
 type GCOptions struct {
 	// Wait is how long to wait for links that the kernel is about to sever; 0: not
 	// at all. Links of a cgroup are severed 20–40 ms after its removal, or when the
-	// last socket of the cgroup is closed.
+	// last socket of the cgroup is closed; those of an interface when the kernel
+	// destroys its namespace, some time after the last process has left it.
 	Wait time.Duration
 }
 
@@ -35,7 +36,11 @@ func (s *Session) GC(ctx context.Context, o GCOptions) (GCResult, error) {
 		r, err := s.gcOnce(ctx)
 		total.Removed += r.Removed
 		total.Draining, total.Busy = r.Draining, r.Busy
-		if err != nil || r.Draining == 0 && r.Busy == 0 || !time.Now().Before(deadline) {
+		if err != nil || !time.Now().Before(deadline) {
+			return total, err
+		}
+		dying, err := s.dying()
+		if err != nil || r.Draining == 0 && r.Busy == 0 && dying == 0 {
 			return total, err
 		}
 		select {
@@ -84,6 +89,36 @@ func (s *Session) gcOnce(ctx context.Context) (GCResult, error) {
 	r.Removed = max(before-after, 0)
 	r.Draining, err = s.Root.RetiredCount()
 	return r, errors.Join(append(errs, err)...)
+}
+
+// dying counts the interface entries of sandboxes that nobody uses any more, and whose
+// namespace the kernel has yet to destroy: CNI DEL has not taken them, or could not.
+func (s *Session) dying() (int, error) {
+	keys, err := s.Root.Sandboxes()
+	if err != nil {
+		return 0, err
+	}
+	n := 0
+	for _, key := range keys {
+		places, err := s.Root.Entries(pin.Sandbox(key))
+		if err != nil {
+			return n, err
+		}
+		for _, p := range places {
+			rec, err := s.readRecord(p)
+			if err != nil || isNote(p) || rec.Interface == nil || !rec.Interface.DiesWithNetns {
+				continue // what can't be read has been reported
+			}
+			ended, err := netnsEnded(rec)
+			if err != nil || !ended {
+				continue
+			}
+			if running, err := s.runningMembers(key); err == nil && running == 0 {
+				n++
+			}
+		}
+	}
+	return n, nil
 }
 
 // count returns how many entries, staging directories and dangling index links
@@ -156,7 +191,7 @@ func (s *Session) over(it Item) (bool, error) {
 		if err != nil {
 			return errors.Is(err, pin.ErrNotExist), nil
 		}
-		n, err := states(e)
+		n, err := s.states(e)
 		return n.live == 0, err
 	case it.Place.Kind() == pin.ContainerPlace:
 		return s.containerEnded(it.Record)

@@ -5,6 +5,8 @@ package entry
 import (
 	"errors"
 	"io/fs"
+	"reflect"
+	"slices"
 
 	"github.com/linkpin/linkpin/bpf/attach"
 	"github.com/linkpin/linkpin/bpf/pin"
@@ -81,8 +83,40 @@ func (s *Session) owners() ([]pin.Owner, error) {
 	return owners, nil
 }
 
-// Look reads one entry; ok is false if it is gone.
+// lookTries bounds how often Look begins again because somebody else is at work.
+const lookTries = 8
+
+// Look reads one entry; ok is false if it is gone. It takes no lock: what looks
+// damaged is looked at again, because it may have been retired or replaced in between.
 func (s *Session) Look(p pin.Place) (item Item, ok bool) {
+	item, ok = s.lookOnce(p)
+	for range lookTries {
+		if !ok || !item.torn() {
+			break
+		}
+		before := item
+		if item, ok = s.lookOnce(p); ok && item.torn() && item.same(before) {
+			break // nobody is at work: it is damaged
+		}
+	}
+	return item, ok
+}
+
+// torn reports whether an entry looks as if half of it were gone.
+func (it Item) torn() bool {
+	return it.Err != nil || slices.ContainsFunc(it.Links, func(l LinkState) bool { return errors.Is(l.Err, fs.ErrNotExist) })
+}
+
+// same reports whether two looks have seen the same.
+func (it Item) same(other Item) bool {
+	if it.Record == nil || other.Record == nil {
+		return it.Record == nil && other.Record == nil && it.Err.Error() == other.Err.Error()
+	}
+	return reflect.DeepEqual(it.Record, other.Record) &&
+		slices.EqualFunc(it.Links, other.Links, func(a, b LinkState) bool { return errors.Is(a.Err, fs.ErrNotExist) == errors.Is(b.Err, fs.ErrNotExist) })
+}
+
+func (s *Session) lookOnce(p pin.Place) (item Item, ok bool) {
 	item = Item{Place: p}
 	if p.Kind() == pin.RetiredPlace {
 		if r, err := pin.ParseRetired(p.Name()); err == nil {
@@ -104,7 +138,7 @@ func (s *Session) Look(p pin.Place) (item Item, ok bool) {
 	}
 	item.Record = &rec
 	for _, prog := range rec.Programs {
-		info, err := linkInfo(e.LinkPath(prog.Name))
+		info, err := s.rowInfo(e, &rec, prog)
 		item.Links = append(item.Links, LinkState{Info: info, Err: err})
 	}
 	return item, true

@@ -17,6 +17,8 @@ type Plans interface {
 type remembered struct {
 	plans   map[string]digested
 	objects map[string][]byte
+	stored  map[string]*specs.Plan // by digest
+	digests map[string]string      // Standing; "" if the policy is not applied
 }
 
 type digested struct {
@@ -54,4 +56,20 @@ func (s *Session) object(sha256 string) ([]byte, error) {
 	}
 	s.read.objects[sha256] = data
 	return data, nil
+}
+
+// planByDigest is Plans.PlanByDigest, and reads each plan once.
+func (s *Session) planByDigest(digest string) (*specs.Plan, error) {
+	if plan, ok := s.read.stored[digest]; ok {
+		return plan, nil
+	}
+	plan, err := s.Plans.PlanByDigest(digest)
+	if err != nil {
+		return nil, err
+	}
+	if s.read.stored == nil {
+		s.read.stored = map[string]*specs.Plan{}
+	}
+	s.read.stored[digest] = plan
+	return plan, nil
 }

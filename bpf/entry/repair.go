@@ -28,6 +28,7 @@ func (s *Session) Repair(ctx context.Context, p pin.Place) ([]Finding, error) {
 	if !ok {
 		return nil, nil
 	}
+	s.FinishIntents(ctx)
 	lock, err := s.lockExisting(ctx, owner)
 	if lock == nil || err != nil {
 		return nil, err
@@ -38,18 +39,47 @@ func (s *Session) Repair(ctx context.Context, p pin.Place) ([]Finding, error) {
 
 // repairEntry is Repair for an entry whose owner is locked.
 func (s *Session) repairEntry(ctx context.Context, p pin.Place) []Finding {
+	s.warn(s.settlePlace(ctx, p))
 	it, ok := s.Look(p)
 	if !ok {
 		return nil
 	}
 	findings := s.Verify(it)
+	mended := false
 	for i := range findings {
-		f := &findings[i]
-		if f.Problem.Drift() {
+		switch f := &findings[i]; {
+		case f.Problem == ProblemReplaced:
+			// What is there now is another interface: whoever made it must ask for programs.
+		case f.Problem.Drift():
 			f.Repaired, f.Err = s.repair(ctx, it, f)
+			mended = mended || f.Err == nil
+		case f.Problem == ProblemUnknown && f.Program != "":
+			s.retryNetfilter(ctx, it, f)
 		}
 	}
+	if mended {
+		s.repairRest(ctx, p, findings)
+	}
 	return findings
+}
+
+// repairRest looks again at what was mended: what was unpinned may have been detached
+// or updated as well. What it does is added to the findings.
+func (s *Session) repairRest(ctx context.Context, p pin.Place, findings []Finding) {
+	it, ok := s.Look(p)
+	if !ok {
+		return
+	}
+	for _, rest := range s.Verify(it) {
+		i := slices.IndexFunc(findings, func(f Finding) bool { return f.Program == rest.Program })
+		if i < 0 || findings[i].Err != nil || findings[i].Repaired == "" || !rest.Problem.Drift() || rest.Problem == ProblemReplaced {
+			continue
+		}
+		f := &findings[i]
+		f.Detail += "; " + rest.Detail
+		how, err := s.repair(ctx, it, &rest)
+		f.Repaired, f.Err = f.Repaired+"; "+how, err
+	}
 }
 
 // mend repairs an entry on the way and says so. mended is false if something is
@@ -79,6 +109,9 @@ func (s *Session) repair(ctx context.Context, it Item, f *Finding) (string, erro
 	}
 	i := slices.IndexFunc(it.Record.Programs, func(p pin.ProgramRecord) bool { return p.Name == f.Program })
 	row := &it.Record.Programs[i]
+	if row.Filter != nil {
+		return s.repairFilter(ctx, e, it, i, f.Problem)
+	}
 	if f.Problem == ProblemUnpinned {
 		return "pinned again", s.repin(e, row)
 	}
@@ -120,6 +153,8 @@ func sameTarget(info attach.Info, rec *pin.Record, row *pin.ProgramRecord) bool 
 		return rec.Cgroup != nil && info.CgroupID == rec.Cgroup.ID
 	case specs.TargetInterface:
 		return info.Ifindex == row.Ifindex
+	case specs.TargetKernel:
+		return true // its place is fixed in the program, whose tag is compared
 	}
 	return rec.Netns != nil && info.NetnsInode == rec.Netns.Inode
 }
@@ -166,6 +201,9 @@ func note(row *pin.ProgramRecord, l *attach.Link) error {
 		return err
 	}
 	row.LinkID, row.ProgramID, row.Tag = info.LinkID, info.ProgramID, info.ProgramTag
+	if row.Target == specs.TargetInterface {
+		row.Ifindex = info.Ifindex
+	}
 	return nil
 }
 

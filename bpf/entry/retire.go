@@ -47,7 +47,7 @@ func (s *Session) takeDown(e *pin.Entry) error {
 			held = append(held, l)
 		}
 	}
-	errs := []error{e.Remove()}
+	errs := []error{s.removeEntry(e)}
 	for _, l := range held {
 		errs = append(errs, l.Close())
 	}
@@ -64,8 +64,9 @@ const (
 
 // settle removes those links of a retired entry that have nothing left to do:
 // severed ones, all if the policy says `teardown: detach` or if the interface goes
-// back to the host when the namespace ends, and netfilter links, which would hold
-// their namespace for ever. With its last link the entry goes.
+// back to the host when the namespace ends, netfilter links, which would hold their
+// namespace for ever, and those of tracing programs, which would run for ever. With its
+// last link the entry goes.
 func (s *Session) settle(p pin.Place, how settling) error {
 	e, err := s.Root.Entry(p)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -88,10 +89,19 @@ func (s *Session) settle(p pin.Place, how settling) error {
 			left++
 		}
 	}
-	if left > 0 {
+	filters, err := s.settleFilters(e, how)
+	if err != nil {
+		return fmt.Errorf("retired %s: %w", p, err)
+	}
+	if left+filters > 0 {
 		return nil
 	}
 	return e.Remove()
+}
+
+// drains reports whether a link is in force, and the kernel will sever it by itself.
+func drains(info attach.Info) bool {
+	return info.State == attach.Live && info.Hook.Target() != specs.TargetKernel
 }
 
 // outlives reports whether an entry is attached to an interface that lives on after
@@ -116,7 +126,7 @@ func settleLink(e *pin.Entry, name string, how settling) (removed bool, err erro
 	if err != nil {
 		return false, err
 	}
-	if how != settleAll && info.State == attach.Live {
+	if how != settleAll && drains(info) {
 		return false, nil
 	}
 	return true, e.RemoveLink(name)

@@ -27,7 +27,7 @@ func (s *Session) LockSandbox(ctx context.Context, ns *target.Netns, id string) 
 		if err != nil {
 			return "", nil, err
 		}
-		lock, err := s.Root.Lock(ctx, pin.Sandbox(key))
+		lock, err := s.Lock(ctx, pin.Sandbox(key))
 		if err != nil {
 			return "", nil, err
 		}
@@ -119,7 +119,29 @@ func (s *Session) ClaimSandbox(key pin.Key, sub *Subject) ([]pin.Place, error) {
 			return nil, err
 		}
 	}
+	if err := s.dropMembers(key); err != nil {
+		return nil, err
+	}
 	return kept, s.makeRoom(sub)
+}
+
+// dropMembers removes the members of a locked sandbox that have ended. Sweeps do so only
+// where the sandbox is over as well: they lock no other.
+func (s *Session) dropMembers(key pin.Key) error {
+	members, err := s.Root.Members(key)
+	if err != nil {
+		return err
+	}
+	for _, m := range members {
+		if ended, err := s.memberEnded(key, m); err != nil || !ended {
+			s.warn(err) // a damaged record keeps nobody else from starting
+			continue
+		}
+		if err := s.Root.RemoveMember(key, m); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // makeRoom takes down what drains in a namespace that its last container has left
@@ -164,14 +186,14 @@ func (s *Session) Covered(ctx context.Context, places ...pin.Place) (bool, error
 		if err != nil {
 			return false, err
 		}
-		if allLive(e, rec) {
+		if s.allLive(e, rec) {
 			return true, nil
 		}
 		mended, lost := s.mend(ctx, p)
 		if mended {
 			return true, nil
 		}
-		if n, err := states(e); err != nil || n.live > 0 {
+		if n, err := s.states(e); err != nil || n.live > 0 {
 			return false, errors.Join(lost, err)
 		}
 		if err := s.retire(p, reasonSevered); err != nil {
@@ -198,7 +220,7 @@ func (s *Session) sandboxEntryOver(p pin.Place, rec *pin.Record) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	n, err := states(e)
+	n, err := s.states(e)
 	if err != nil {
 		return false, err
 	}

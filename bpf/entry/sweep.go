@@ -50,8 +50,12 @@ func (s *Session) sweepRetired(_ context.Context, name string) error {
 	return s.settle(pin.RetiredEntry(name), settleDrained)
 }
 
-func (s *Session) sweepStaging(_ context.Context, name string) error {
-	return s.Root.RemoveStaging(name)
+func (s *Session) sweepStaging(ctx context.Context, name string) error {
+	err := s.Root.RemoveStagingFilters(name, s.dropFilters)
+	if errors.Is(err, pin.ErrUnfinished) {
+		return s.finishIntent(ctx, name)
+	}
+	return err
 }
 
 func (s *Session) sweepNetns(_ context.Context, name string) error {
@@ -67,12 +71,16 @@ func (s *Session) sweepContainer(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	lock, err := s.Root.TryLock(pin.Container(key))
+	owner := pin.Container(key)
+	if over, err := s.anyOver(owner); err != nil || !over {
+		return err
+	}
+	lock, err := s.Root.TrySweep(owner)
 	if err != nil {
 		return err
 	}
 	defer s.release(lock)
-	return s.endContainer(ctx, key, s.Root.TryLock)
+	return s.endContainer(ctx, key, s.Root.TrySweep)
 }
 
 func (s *Session) sweepSandboxDir(ctx context.Context, name string) error {
@@ -80,7 +88,11 @@ func (s *Session) sweepSandboxDir(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	lock, err := s.Root.TryLock(pin.Sandbox(key))
+	owner := pin.Sandbox(key)
+	if over, err := s.anyOver(owner); err != nil || !over {
+		return err
+	}
+	lock, err := s.Root.TrySweep(owner)
 	if err != nil {
 		return err
 	}

@@ -82,8 +82,8 @@ func (s *Session) record(sub *Subject, b *built) pin.Record {
 	for _, l := range b.links {
 		a := l.attachment
 		rec.Programs = append(rec.Programs, pin.ProgramRecord{
-			Name: a.Name, Key: l.key, Hook: a.Hook, Target: b.want.Kind,
-			Side: a.Side, Mode: a.Mode, Ifindex: l.info.Ifindex, Netfilter: a.Netfilter,
+			Name: a.Name, Key: l.key, Hook: a.Hook, Target: b.plan.Target(a.Hook),
+			Side: a.Side, Mode: a.Mode, Ifindex: l.info.Ifindex, Netfilter: a.Netfilter, Filter: l.filter,
 			LinkID: l.info.LinkID, ProgramID: l.info.ProgramID, Tag: l.info.ProgramTag,
 		})
 	}

@@ -13,7 +13,7 @@ import (
 )
 
 // row is what the kernel calls one hook. since is the first mainline release
-// whose bpf(2) can make a link of this attach type.
+// whose bpf(2) can make a link of this attach type that can be pinned.
 type row struct {
 	hook    specs.Hook
 	program ebpf.ProgramType
@@ -22,7 +22,8 @@ type row struct {
 }
 
 // table follows include/uapi/linux/bpf.h (enum bpf_attach_type). The releases are
-// those of the attach type or of its link type, whichever came later.
+// those of the attach type or of its link type, whichever came later; links of
+// tracing programs, older than bpf_link, can be pinned since 5.7 (commit 70ed506c3bbc).
 var table = [...]row{
 	{"cgroup_skb/ingress", ebpf.CGroupSKB, ebpf.AttachCGroupInetIngress, Version{5, 7}},
 	{"cgroup_skb/egress", ebpf.CGroupSKB, ebpf.AttachCGroupInetEgress, Version{5, 7}},
@@ -52,13 +53,17 @@ var table = [...]row{
 	{"cgroup/dev", ebpf.CGroupDevice, ebpf.AttachCGroupDevice, Version{5, 7}},
 	{"cgroup/sysctl", ebpf.CGroupSysctl, ebpf.AttachCGroupSysctl, Version{5, 7}},
 	{"sockops", ebpf.SockOps, ebpf.AttachCGroupSockOps, Version{5, 7}},
-	{"lsm_cgroup", ebpf.LSM, ebpf.AttachLSMCgroup, Version{6, 0}},
+	{specs.HookLSMCgroup, ebpf.LSM, ebpf.AttachLSMCgroup, Version{6, 0}},
 	{specs.HookTCXIngress, ebpf.SchedCLS, ebpf.AttachTCXIngress, Version{6, 6}},
 	{specs.HookTCXEgress, ebpf.SchedCLS, ebpf.AttachTCXEgress, Version{6, 6}},
 	{specs.HookXDP, ebpf.XDP, ebpf.AttachXDP, Version{5, 9}},
 	{specs.HookNetfilter, ebpf.Netfilter, ebpf.AttachNetfilter, Version{6, 4}},
 	{specs.HookSKLookup, ebpf.SkLookup, ebpf.AttachSkLookup, Version{5, 9}},
 	{specs.HookFlowDissector, ebpf.FlowDissector, ebpf.AttachFlowDissector, Version{5, 8}},
+	{specs.HookTPBTF, ebpf.Tracing, ebpf.AttachTraceRawTp, Version{5, 7}},
+	{specs.HookFentry, ebpf.Tracing, ebpf.AttachTraceFEntry, Version{5, 7}},
+	{specs.HookFexit, ebpf.Tracing, ebpf.AttachTraceFExit, Version{5, 7}},
+	{specs.HookLSM, ebpf.LSM, ebpf.AttachLSMMac, Version{5, 7}},
 }
 
 // Version is a mainline kernel release.

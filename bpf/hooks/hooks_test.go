@@ -43,7 +43,7 @@ func TestNoHook(t *testing.T) {
 			t.Errorf("%q has a kernel: %s", h, Since(h))
 		}
 	}
-	for _, a := range []ebpf.AttachType{ebpf.AttachTraceFEntry, ebpf.AttachXDPDevMap, ebpf.AttachNetkitPeer, 9999} {
+	for _, a := range []ebpf.AttachType{ebpf.AttachModifyReturn, ebpf.AttachTraceIter, ebpf.AttachXDPDevMap, ebpf.AttachNetkitPeer, 9999} {
 		if h, ok := FromAttachType(a); ok {
 			t.Errorf("attach type %s is taken for %s", a, h)
 		}

@@ -4,6 +4,7 @@ package hooks
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/cilium/ebpf"
@@ -67,7 +68,7 @@ func FromSection(section string, t ebpf.ProgramType, a ebpf.AttachType) (specs.H
 			return table[i].hook, nil
 		}
 	}
-	if could := ofType(t); len(could) > 0 && t != ebpf.LSM && t != ebpf.SchedCLS {
+	if could := ofType(t); len(could) > 0 && t != ebpf.LSM && t != ebpf.SchedCLS && t != ebpf.Tracing {
 		return "", &SectionError{section, "does not name a hook", could}
 	}
 	return "", &SectionError{section, fmt.Sprintf("holds a program of type %s, which belongs to no container", t), nil}
@@ -84,7 +85,8 @@ func ofType(t ebpf.ProgramType) []specs.Hook {
 	return hs
 }
 
-// unknown lists the hooks that begin like name, else all of them.
+// unknown lists the hooks that begin like name, else all of them but those that are
+// nothing without their section.
 func unknown(section, name string) error {
 	var could []specs.Hook
 	for i := range table {
@@ -94,7 +96,7 @@ func unknown(section, name string) error {
 		}
 	}
 	if len(could) == 0 {
-		could = specs.Hooks()
+		could = slices.DeleteFunc(specs.Hooks(), specs.Hook.InSection)
 	}
 	return &SectionError{section, "is not one that linkpin knows", could}
 }

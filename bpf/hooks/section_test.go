@@ -38,6 +38,11 @@ func TestFromSection(t *testing.T) {
 		{"xdp_drop", ebpf.XDP, ebpf.AttachXDP, "xdp"},
 		{"cgroup/sock", ebpf.CGroupSock, ebpf.AttachCGroupInetSockCreate, "cgroup/sock_create"},
 		{"lsm_cgroup/socket_bind", ebpf.LSM, ebpf.AttachLSMCgroup, "lsm_cgroup"},
+		{"lsm/bpf", ebpf.LSM, ebpf.AttachLSMMac, specs.HookLSM},
+		{"lsm.s/bpf", ebpf.LSM, ebpf.AttachLSMMac, specs.HookLSM},
+		{"fentry/x", ebpf.Tracing, ebpf.AttachTraceFEntry, specs.HookFentry},
+		{"fexit.s/x", ebpf.Tracing, ebpf.AttachTraceFExit, specs.HookFexit},
+		{"tp_btf/sys_enter", ebpf.Tracing, ebpf.AttachTraceRawTp, specs.HookTPBTF},
 		{"sk_lookup/echo", ebpf.SkLookup, ebpf.AttachSkLookup, "sk_lookup"},
 	} {
 		if got, err := FromSection(c.section, c.t, c.a); got != c.want {
@@ -47,6 +52,10 @@ func TestFromSection(t *testing.T) {
 }
 
 func TestSectionsThatDoNotSay(t *testing.T) {
+	all := slices.DeleteFunc(specs.Hooks(), specs.Hook.InSection)
+	if slices.Contains(all, specs.HookLSMCgroup) || slices.Contains(all, specs.HookFentry) || !slices.Contains(all, "sockops") {
+		t.Errorf("hooks that are in no section: %v", all)
+	}
 	skb := []specs.Hook{"cgroup_skb/ingress", "cgroup_skb/egress"}
 	tcx := []specs.Hook{"tcx/ingress", "tcx/egress"}
 	for _, c := range []struct {
@@ -67,15 +76,16 @@ func TestSectionsThatDoNotSay(t *testing.T) {
 		{"xdp.frags/cpumap", ebpf.XDP, ebpf.AttachXDPCPUMap, nil, "run from a map"},
 		{"netkit/primary", ebpf.SchedCLS, ebpf.AttachNetkitPrimary, nil, "no container"},
 		{"kprobe/x", ebpf.Kprobe, 0, nil, "type Kprobe"},
-		{"lsm/bpf", ebpf.LSM, ebpf.AttachLSMMac, nil, "type LSM"},
-		{"fentry/x", ebpf.Tracing, ebpf.AttachTraceFEntry, nil, "type Tracing"},
+		{"fmod_ret/x", ebpf.Tracing, ebpf.AttachModifyReturn, nil, "type Tracing"},
+		{"iter/task", ebpf.Tracing, ebpf.AttachTraceIter, nil, "type Tracing"},
+		{"raw_tp/sys_enter", ebpf.RawTracepoint, 0, nil, "type RawTracepoint"},
 		{"socket", ebpf.SocketFilter, 0, nil, "type SocketFilter"},
 		{"sk_msg", ebpf.SkMsg, ebpf.AttachSkMsgVerdict, nil, "type SkMsg"},
 		{"cgroup/connect", 0, 0, []specs.Hook{"cgroup/connect4", "cgroup/connect6", "cgroup/connect_unix"}, "cgroup/connect4, cgroup/connect6 or cgroup/connect_unix"},
 		{"cgroup/getsock", 0, 0, nil, "cgroup/getsockname4"},
-		{"prog", 0, 0, specs.Hooks(), "cgroup_skb/ingress"},
-		{"custom", 0, 0, specs.Hooks(), "not one that linkpin knows"},
-		{"", 0, 0, specs.Hooks(), "not one that linkpin knows"},
+		{"prog", 0, 0, all, "cgroup_skb/ingress"},
+		{"custom", 0, 0, all, "not one that linkpin knows"},
+		{"", 0, 0, all, "not one that linkpin knows"},
 	} {
 		h, err := FromSection(c.section, c.t, c.a)
 		var s *SectionError

@@ -21,15 +21,15 @@ func (l *loader) loadPrograms() error {
 		if err := l.expired(); err != nil {
 			return err
 		}
-		var fixups []specs.Fixup
-		if l.fixups {
-			fixups = p.Fixups
+		how := asIs
+		if l.fixups && (len(p.Fixups) > 0 || p.AttachBTFID != 0) {
+			how = asPlanned
 		}
-		prog, err := l.loadProgram(p, fixups)
-		if err != nil && len(fixups) > 0 {
+		prog, err := l.loadProgram(p, how)
+		if err != nil && how == asPlanned {
 			// The kernel's types may have changed without a new version, by a module
 			// that was loaded since. The slow way sees them as they are now.
-			prog, err = l.loadProgram(p, nil)
+			prog, err = l.loadProgram(p, asIs)
 		}
 		if err != nil {
 			why := refused(p, err)
@@ -40,7 +40,19 @@ func (l *loader) loadPrograms() error {
 	return nil
 }
 
-func (l *loader) loadProgram(p *specs.PlanProgram, fixups []specs.Fixup) (*ebpf.Program, error) {
+// knowledge says from where it is known what a program needs of the kernel.
+type knowledge int
+
+const (
+	asIs      knowledge = iota // nowhere yet: the kernel's types have to be read
+	asPlanned                  // the plan, which was made on this kernel
+)
+
+func (l *loader) loadProgram(p *specs.PlanProgram, how knowledge) (*ebpf.Program, error) {
+	var fixups []specs.Fixup
+	if how == asPlanned {
+		fixups = p.Fixups
+	}
 	spec := l.objects[p.Object].Programs[p.Symbol].Copy()
 	if err := SetHook(spec, p); err != nil {
 		return nil, err
@@ -58,7 +70,12 @@ func (l *loader) loadProgram(p *specs.PlanProgram, fixups []specs.Fixup) (*ebpf.
 			return nil, fmt.Errorf("map %s: %w", m.Name, err)
 		}
 	}
-	return withMemlock(func() (*ebpf.Program, error) { return ebpf.NewProgram(spec) })
+	return withMemlock(func() (*ebpf.Program, error) {
+		if p.Hook.InSection() {
+			return loadInSection(spec, p, how)
+		}
+		return ebpf.NewProgram(spec)
+	})
 }
 
 // SetHook gives a program the type, expected attach type and flags that the plan

@@ -45,6 +45,12 @@ func refused(p *specs.PlanProgram, err error) *RefusedError {
 	}
 	since, last := hooks.Since(p.Hook), lastLines(r.Log)
 	switch {
+	case errors.Is(err, errNoTarget), p.Hook.InSection() && errors.Is(err, ebpf.ErrNotSupported):
+		r.Reason = fmt.Sprintf("what its section names as %s is not in this kernel: %v", p.Hook, err)
+		r.Err = fmt.Errorf("%w: %w", ErrUnsupported, err)
+	case noTrampolines(p.Hook, err) && len(last) == 0:
+		r.Reason = fmt.Sprintf("a program for %s, which the kernel calls from a trampoline, %v (Linux %s: %v)", p.Hook, ErrUnsupported, release(), rootErrno(err))
+		r.Err = fmt.Errorf("%w: %w", ErrUnsupported, err)
 	case strings.Contains(err.Error(), "bad CO-RE relocation"):
 		r.Reason = "it needs a type, field or value that this kernel does not have (CO-RE): " + strings.Join(last, " | ")
 	case len(last) > 0:
@@ -56,7 +62,7 @@ func refused(p *specs.PlanProgram, err error) *RefusedError {
 		// The library blames RLIMIT_MEMLOCK for every EPERM.
 		r.Reason = fmt.Sprintf("the kernel refuses it before verification (%v): no permission, or no such programs on this machine", unix.EPERM)
 	case errors.Is(err, unix.EINVAL) && kernelVersion().Less(since):
-		r.Reason = fmt.Sprintf("%s needs Linux %s: %v", p.Hook, since, ErrUnsupported)
+		r.Reason = fmt.Sprintf("%s needs Linux %s, this is %s: it %v", p.Hook, since, release(), ErrUnsupported)
 		r.Err = fmt.Errorf("%w: %w", ErrUnsupported, err)
 	case errors.Is(err, unix.EINVAL):
 		r.Reason = fmt.Sprintf("the kernel refuses it before verification: %v", err)
@@ -64,6 +70,41 @@ func refused(p *specs.PlanProgram, err error) *RefusedError {
 		r.Reason = err.Error()
 	}
 	return r
+}
+
+// noTrampolines reports whether an error means that the kernel can't call programs
+// from its functions: it is built without it, or a hypervisor's or a sandbox's kernel
+// refuses it (EPERM, in spite of all capabilities).
+func noTrampolines(h specs.Hook, err error) bool {
+	if !h.InSection() || h == specs.HookTPBTF {
+		return false
+	}
+	return errors.Is(err, enotsupp) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EPERM) && mayTrace()
+}
+
+// enotsupp is the kernel's own ENOTSUPP, which has no name outside it.
+const enotsupp = unix.Errno(524)
+
+// mayTrace reports whether this process has the capabilities for tracing programs:
+// CAP_SYS_ADMIN, which stands for CAP_BPF and CAP_PERFMON as well.
+func mayTrace() bool {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	return unix.Capget(&header, &data[0]) == nil && data[0].Effective&(1<<unix.CAP_SYS_ADMIN) != 0
+}
+
+// release is the kernel's release: "6.18.4".
+func release() string {
+	r, _, _ := strings.Cut(Kernel(), " ")
+	return r
+}
+
+// rootErrno is what the kernel said, without what the library makes of it.
+func rootErrno(err error) error {
+	if errno, ok := errors.AsType[unix.Errno](err); ok {
+		return errno
+	}
+	return err
 }
 
 // lastLines leaves out the statistics at the end of a log.
@@ -84,7 +125,7 @@ func (e *RefusedError) remedy() string {
 	case len(e.Log) > 0:
 		return "`linkpin policy validate` shows more of the verifier's log"
 	case errors.Is(e.Err, ErrUnsupported):
-		return "use a newer kernel, or leave the program out under programs:"
+		return "use a kernel that has it, or leave the program out under programs:"
 	case errors.Is(e.Err, unix.EPERM):
 		return "linkpin needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON, or CAP_SYS_ADMIN; name only programs for containers under programs:"
 	}

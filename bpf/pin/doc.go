@@ -7,7 +7,8 @@
 // Below the mount point:
 //
 //	linkpin/v1/
-//	  containers/<key>/<policy>/                    a container's entry: link_<name>, map_<name>, meta
+//	  containers/<key>/<policy>/                    a container's entry: link_<name>, map_<name>, meta;
+//	                                                where tc filters stand in for links prog_<name>, filters
 //	  sandboxes/<key>/net_<network>/<ifname>/<policy>/  an interface's entry, made by the CNI plugin
 //	  sandboxes/<key>/hook/<ifname>/<policy>/       an interface's entry, made by the OCI hook
 //	  sandboxes/<key>/netns/<policy>/               a network namespace's entry

@@ -13,10 +13,11 @@ import (
 // Entry is one policy at one container, interface or namespace: a directory of
 // pins, as it was when Entry looked. It holds nothing open and needs no Close.
 type Entry struct {
-	root  *Root
-	place Place
-	links []string
-	maps  []string
+	root    *Root
+	place   Place
+	links   []string
+	maps    []string
+	filters bool // there is a note of filters
 }
 
 // Entries lists the entries of an owner, sorted; none if there is no such owner.
@@ -96,6 +97,8 @@ func (r *Root) Entry(p Place) (*Entry, error) {
 			if text, err := Unescape(s); err == nil {
 				e.maps = append(e.maps, text)
 			}
+		} else if name == filtersFile {
+			e.filters = true
 		}
 	}
 	return e, nil
@@ -179,7 +182,12 @@ func (e *Entry) ReplaceRecord(rec Record) error {
 	return e.replace(recordFile, func(s *Staging) error { return s.WriteRecord(rec) })
 }
 
-func (e *Entry) replace(file string, stage func(*Staging) error) (err error) {
+func (e *Entry) replace(file string, stage func(*Staging) error) error {
+	return e.replaceAs(file, file, stage)
+}
+
+// replaceAs is replace for a file that has another name while it is staged.
+func (e *Entry) replaceAs(staged, file string, stage func(*Staging) error) (err error) {
 	at, path, err := e.writable()
 	if err != nil {
 		return err
@@ -192,7 +200,7 @@ func (e *Entry) replace(file string, stage func(*Staging) error) (err error) {
 	if err := stage(s); err != nil {
 		return err
 	}
-	return e.root.pathError("replace", e.place.path+"/"+file, unix.Renameat(s.fd, file, at, path+"/"+file))
+	return e.root.pathError("replace", e.place.path+"/"+file, unix.Renameat(s.fd, staged, at, path+"/"+file))
 }
 
 // writable returns the directory and the path in it by which an entry may be

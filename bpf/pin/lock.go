@@ -23,8 +23,13 @@ const (
 	maxLockPause = 20 * time.Millisecond
 )
 
+// sweepPause is how long Lock waits before it asks whether what it waits for could be
+// swept.
+const sweepPause = 100 * time.Millisecond
+
 // Lock is the exclusive right to change one owner, among processes and among
-// goroutines. It ends with Release or with the process.
+// goroutines; from TrySweep it is the right to take away what has ended, which several
+// may have at once. It ends with Release or with the process.
 type Lock struct {
 	root  *Root
 	owner Owner
@@ -36,12 +41,20 @@ type Lock struct {
 // names the process that holds the lock. If ctx is cancelled, the error wraps its
 // cause. The caller must Release the lock.
 func (r *Root) Lock(ctx context.Context, o Owner) (*Lock, error) {
+	return r.LockSweeping(ctx, o, nil)
+}
+
+// LockSweeping is Lock. While it waits it calls sweep from time to time: a sweeper that
+// is stopped keeps its lock, but if the caller takes away what has ended as well, with a
+// lock from TrySweep, the directory goes, and there is nothing to wait for. sweep may be
+// nil.
+func (r *Root) LockSweeping(ctx context.Context, o Owner, sweep func()) (*Lock, error) {
 	if err := o.check(); err != nil {
 		return nil, err
 	}
 	ctx, cancel := withDeadline(ctx)
 	defer cancel()
-	fd, err := r.waitForDir(ctx, o.path(), o.String())
+	fd, err := r.waitForDir(ctx, o.path(), o.String(), sweep)
 	if err != nil {
 		return nil, err
 	}
@@ -58,11 +71,18 @@ func withDeadline(ctx context.Context) (context.Context, context.CancelFunc) {
 
 // TryLock locks an owner that has a directory. It never waits and never makes
 // one: the errors are ErrBusy and ErrNotExist.
-func (r *Root) TryLock(o Owner) (*Lock, error) {
+func (r *Root) TryLock(o Owner) (*Lock, error) { return r.try(o, unix.LOCK_EX) }
+
+// TrySweep locks an owner that has a directory to take away what has ended, and for
+// nothing else. Other sweepers may be at it at the same time, nobody else may: the errors
+// are those of TryLock.
+func (r *Root) TrySweep(o Owner) (*Lock, error) { return r.try(o, unix.LOCK_SH) }
+
+func (r *Root) try(o Owner, how int) (*Lock, error) {
 	if err := o.check(); err != nil {
 		return nil, err
 	}
-	fd, err := r.tryDir(o.path())
+	fd, err := r.flockDir(o.path(), how)
 	if err != nil {
 		return nil, r.pathError("lock", o.path(), err)
 	}
@@ -87,9 +107,11 @@ func (r *Root) holding(o Owner) (*Lock, error) {
 	return nil, r.pathError("change", o.path(), ErrNotLocked)
 }
 
-// waitForDir makes and locks the directory at path, until the deadline of ctx.
-func (r *Root) waitForDir(ctx context.Context, path, object string) (int, error) {
+// waitForDir makes and locks the directory at path, until the deadline of ctx. sweep is
+// that of LockSweeping.
+func (r *Root) waitForDir(ctx context.Context, path, object string, sweep func()) (int, error) {
 	start := time.Now()
+	swept := start
 	pause := minLockPause
 	for {
 		if err := mkdir(r.fd, path); err != nil {
@@ -103,6 +125,9 @@ func (r *Root) waitForDir(ctx context.Context, path, object string) (int, error)
 			pause = 0
 		case !errors.Is(err, ErrBusy):
 			return -1, r.pathError("lock", path, err)
+		case sweep != nil && time.Since(swept) > sweepPause:
+			sweep()
+			swept = time.Now()
 		}
 		timer := time.NewTimer(pause)
 		select {
@@ -119,12 +144,15 @@ func (r *Root) waitForDir(ctx context.Context, path, object string) (int, error)
 // only if the directory is still the one at path afterwards: its last holder may
 // have removed it, and somebody may have made another one. The errors are ErrBusy
 // and those of system calls, ENOENT above all.
-func (r *Root) tryDir(path string) (int, error) {
+func (r *Root) tryDir(path string) (int, error) { return r.flockDir(path, unix.LOCK_EX) }
+
+// flockDir is tryDir for a lock of either kind, LOCK_EX or LOCK_SH.
+func (r *Root) flockDir(path string, how int) (int, error) {
 	fd, err := openDir(r.fd, path)
 	if err != nil {
 		return -1, err
 	}
-	if err := tryFlock(fd); err != nil {
+	if err := tryFlock(fd, how); err != nil {
 		unix.Close(fd)
 		return -1, err
 	}

@@ -286,3 +286,44 @@ broken
 		t.Errorf("holder %q of nothing", got)
 	}
 }
+
+// Sweepers share a lock with each other and with nobody else. Who needs it for itself
+// gets it as soon as one of them, be it the waiting one, has taken away what was there.
+func TestSweepersShareALock(t *testing.T) {
+	r := newRoot(t)
+	other, err := Open(Options{Path: filepath.Dir(filepath.Dir(r.Path()))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	release(t, lock(t, r, childOwner))
+	must(t, os.Mkdir(filepath.Join(r.Path(), childOwner.path()), 0o700))
+	stopped, err := other.TrySweep(childOwner)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.TryLock(childOwner); !errors.Is(err, ErrBusy) {
+		t.Errorf("beside a sweeper: %v", err)
+	}
+	swept := 0
+	l, err := r.LockSweeping(t.Context(), childOwner, func() {
+		swept++
+		mine, err := r.TrySweep(childOwner)
+		if err != nil {
+			t.Errorf("beside another sweeper: %v", err)
+			return
+		}
+		must(t, mine.Release()) // removes the directory, which is empty
+	})
+	if err != nil || swept != 1 {
+		t.Fatalf("swept %d times, %v", swept, err)
+	}
+	if _, err := other.TrySweep(childOwner); !errors.Is(err, ErrBusy) {
+		t.Errorf("a sweeper beside who changes it: %v", err)
+	}
+	must(t, stopped.Release())
+	if ok, err := same(l.fd, r.fd, childOwner.path()); err != nil || !ok {
+		t.Errorf("the stopped one took the new directory away: %v", err)
+	}
+	release(t, l)
+}

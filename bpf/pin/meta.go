@@ -22,6 +22,7 @@ const (
 	metaHeader = 4
 	metaAlign  = 8
 	metaName   = "linkpin_meta"
+	intentName = "linkpin_intent"
 )
 
 // encodeMeta returns the map's value for a record.
@@ -38,6 +39,11 @@ func encodeMeta(rec Record) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	return frame(text)
+}
+
+// frame returns the map's value for a text.
+func frame(text []byte) ([]byte, error) {
 	size := (metaHeader + len(text) + metaAlign - 1) &^ (metaAlign - 1)
 	if size > MaxRecord {
 		return nil, fmt.Errorf("record of %d bytes %w, at most %d", len(text), ErrTooLarge, MaxRecord)
@@ -48,31 +54,45 @@ func encodeMeta(rec Record) ([]byte, error) {
 	return value, nil
 }
 
+// unframe is the reverse of frame. It refuses every other value.
+func unframe(value []byte) ([]byte, error) {
+	if len(value) < metaHeader {
+		return nil, damaged("%d bytes", len(value))
+	}
+	size, rest := uint64(binary.LittleEndian.Uint32(value)), value[metaHeader:]
+	if size > uint64(len(rest)) {
+		return nil, damaged("it claims %d bytes of %d", size, len(rest))
+	}
+	if len(bytes.Trim(rest[size:], "\x00")) > 0 || len(rest)-int(size) >= metaAlign {
+		return nil, damaged("it is longer than it claims")
+	}
+	return rest[:size], nil
+}
+
 // decodeMeta is the reverse of encodeMeta. It refuses every other value; the size
 // is for the caller to bound.
 func decodeMeta(value []byte) (Record, error) {
 	var rec Record
-	if len(value) < metaHeader {
-		return rec, damaged("%d bytes", len(value))
+	text, err := unframe(value)
+	if err != nil {
+		return rec, err
 	}
-	size, rest := uint64(binary.LittleEndian.Uint32(value)), value[metaHeader:]
-	if size > uint64(len(rest)) {
-		return rec, damaged("it claims %d bytes of %d", size, len(rest))
-	}
-	if len(bytes.Trim(rest[size:], "\x00")) > 0 || len(rest)-int(size) >= metaAlign {
-		return rec, damaged("it is longer than it claims")
-	}
+	return decodeRecord(text)
+}
+
+func decodeRecord(text []byte) (Record, error) {
+	var rec Record
 	// The version comes first: what another version means by a field is unknown.
 	var v struct {
 		Version int `json:"version"`
 	}
-	if err := json.Unmarshal(rest[:size], &v); err != nil {
+	if err := json.Unmarshal(text, &v); err != nil {
 		return rec, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	if v.Version != RecordVersion {
 		return rec, damaged("version %d, this linkpin knows %d", v.Version, RecordVersion)
 	}
-	if err := json.Unmarshal(rest[:size], &rec); err != nil {
+	if err := json.Unmarshal(text, &rec); err != nil {
 		return rec, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	return rec, nil
@@ -88,8 +108,21 @@ func newMeta(rec Record) (*ebpf.Map, error) {
 	if err != nil {
 		return nil, err
 	}
+	return freeze(metaName, value)
+}
+
+// newFrozen returns a frozen map that holds a text. The caller must close it.
+func newFrozen(name string, text []byte) (*ebpf.Map, error) {
+	value, err := frame(text)
+	if err != nil {
+		return nil, err
+	}
+	return freeze(name, value)
+}
+
+func freeze(name string, value []byte) (*ebpf.Map, error) {
 	m, err := ebpf.NewMap(&ebpf.MapSpec{
-		Name: metaName, Type: ebpf.Array, KeySize: 4, ValueSize: uint32(len(value)), MaxEntries: 1,
+		Name: name, Type: ebpf.Array, KeySize: 4, ValueSize: uint32(len(value)), MaxEntries: 1,
 	})
 	if err != nil {
 		return nil, err
@@ -107,31 +140,40 @@ func newMeta(rec Record) (*ebpf.Map, error) {
 
 // readMeta reads the record that is pinned at path.
 func readMeta(path string) (Record, error) {
+	text, err := readFrozen(path)
+	if err != nil {
+		return Record{}, err
+	}
+	return decodeRecord(text)
+}
+
+// readFrozen reads the text in the frozen map that is pinned at path.
+func readFrozen(path string) ([]byte, error) {
 	m, err := ebpf.LoadPinnedMap(path, &ebpf.LoadPinOptions{ReadOnly: true})
 	var errno syscall.Errno
 	switch {
 	case err == nil:
 	case errors.Is(err, fs.ErrNotExist):
-		return Record{}, ErrNoRecord
+		return nil, ErrNoRecord
 	case errors.As(err, &errno):
-		return Record{}, err
+		return nil, err
 	default: // a pin, but not of a map
-		return Record{}, fmt.Errorf("%w: %w", ErrDamaged, err)
+		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	defer m.Close()
 	if m.Type() != ebpf.Array || m.KeySize() != 4 || m.MaxEntries() != 1 || m.ValueSize() > MaxRecord {
-		return Record{}, damaged("%v map of %d entries of %d bytes", m.Type(), m.MaxEntries(), m.ValueSize())
+		return nil, damaged("%v map of %d entries of %d bytes", m.Type(), m.MaxEntries(), m.ValueSize())
 	}
 	info, err := m.Info()
 	if err != nil {
-		return Record{}, err
+		return nil, err
 	}
 	if !info.Frozen() {
-		return Record{}, ErrUnfrozen
+		return nil, ErrUnfrozen
 	}
 	value, err := m.LookupBytes(uint32(0))
 	if err != nil {
-		return Record{}, err
+		return nil, err
 	}
-	return decodeMeta(value)
+	return unframe(value)
 }

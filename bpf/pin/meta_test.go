@@ -33,6 +33,7 @@ func fullRecord() Record {
 	rec.Programs = append(rec.Programs, ProgramRecord{
 		Name: "nf@2", Key: "nf", Hook: specs.HookNetfilter, Target: specs.TargetNetns, Side: specs.SideHost, Mode: specs.XDPGeneric, Ifindex: 9,
 		Netfilter: &specs.Netfilter{Family: "ipv4", Hook: "input", Priority: -128}, LinkID: 1<<32 - 1, ProgramID: 5, Tag: "cd",
+		Filter: &FilterRecord{Priority: 1<<16 - 1, Handle: 1<<32 - 1, Protocol: "all", Name: "linkpin:a/b", MadeQdisc: true},
 	})
 	rec.Maps = []string{"allow", "obj/.rodata"}
 	return rec

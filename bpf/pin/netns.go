@@ -204,7 +204,7 @@ func (r *Root) withIndexLock(ctx context.Context, cookie uint64, change func() e
 	ctx, cancel := withDeadline(ctx)
 	defer cancel()
 	path := indexLockPath(cookie)
-	fd, err := r.waitForDir(ctx, path, "index of network namespace "+strconv.FormatUint(cookie, 10))
+	fd, err := r.waitForDir(ctx, path, "index of network namespace "+strconv.FormatUint(cookie, 10), nil)
 	if err != nil {
 		return err
 	}

@@ -53,6 +53,7 @@ type Record struct {
 	Programs []ProgramRecord `json:"programs"`
 	Maps     []string        `json:"maps,omitempty"` // plan names of the pinned maps
 	Created  time.Time       `json:"created"`
+	Updated  time.Time       `json:"updated,omitzero"` // when `linkpin update` last changed it; zero: never
 }
 
 // CgroupRecord names the cgroup of an entry.
@@ -90,7 +91,19 @@ type ProgramRecord struct {
 	Mode      specs.XDPMode    `json:"mode,omitempty"`      // XDP: the mode that was got, native or generic
 	Ifindex   int              `json:"ifindex,omitempty"`   // interfaces: of the device on that side
 	Netfilter *specs.Netfilter `json:"netfilter,omitempty"` // netfilter only
-	LinkID    uint32           `json:"linkId"`
+	Filter    *FilterRecord    `json:"filter,omitempty"`    // a tc filter in the place of a link, which nobody owns; nil: there is a link
+	LinkID    uint32           `json:"linkId"`              // 0 with Filter
 	ProgramID uint32           `json:"programId"`
 	Tag       string           `json:"tag"`
+}
+
+// FilterRecord says where a tc filter is, exactly: on the device of the program's
+// Ifindex and Side. The hook tells ingress from egress.
+type FilterRecord struct {
+	Priority uint16 `json:"priority"`
+	Handle   uint32 `json:"handle"`
+	Protocol string `json:"protocol"` // all
+	Name     string `json:"name"`     // as `tc filter show` lists it
+	// MadeQdisc says that the clsact qdisc is linkpin's: it goes with the last filter.
+	MadeQdisc bool `json:"madeQdisc,omitempty"`
 }

@@ -117,11 +117,14 @@ func open(o Options, next step) (*Root, error) {
 // openMount opens the root directory of a bpffs.
 func openMount(path string) (int, error) {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	for errors.Is(err, unix.EINTR) {
+		fd, err = unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	}
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
 		return -1, noBPFFS(path, fmt.Errorf("%w: %w", ErrNoBPFFS, err))
 	}
 	if err != nil {
-		return -1, fault.New(path, err, "linkpin must run as root").WithExit(fault.ExitUnavailable)
+		return -1, fault.New(path, err, asRoot(err)).WithExit(fault.ExitUnavailable)
 	}
 	if err := checkMount(fd, path); err != nil {
 		unix.Close(fd)
@@ -227,7 +230,15 @@ func openFault(at int, name, path string, cause error) error {
 	case errors.Is(cause, unix.EXDEV):
 		return foreign(path, "another filesystem is mounted over it")
 	}
-	return fault.New(path, os.NewSyscallError("openat2", cause), "linkpin must run as root").WithExit(fault.ExitUnavailable)
+	return fault.New(path, os.NewSyscallError("openat2", cause), asRoot(cause)).WithExit(fault.ExitUnavailable)
+}
+
+// asRoot is the remedy for calls that are refused.
+func asRoot(err error) string {
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
+		return "linkpin must run as root"
+	}
+	return ""
 }
 
 func describe(st *unix.Stat_t) string {
@@ -262,7 +273,7 @@ func makeFault(path string, err error) error {
 	if errors.Is(err, unix.EROFS) {
 		return fault.New(path, ErrReadOnly, "remount its bpffs read-write: mount -o remount,rw").WithExit(fault.ExitUnavailable)
 	}
-	return fault.New(path, os.NewSyscallError("mkdirat", err), "linkpin must run as root").WithExit(fault.ExitUnavailable)
+	return fault.New(path, os.NewSyscallError("mkdirat", err), asRoot(err)).WithExit(fault.ExitUnavailable)
 }
 
 // checkBase makes sure that the descriptor's path in procfs leads to the directory.

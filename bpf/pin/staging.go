@@ -200,9 +200,14 @@ func (r *Root) dismantle(name string, fd int) error {
 }
 
 // RemoveStaging removes what a process left behind that died while it built an
-// entry or took one apart. The errors are ErrBusy, if the process still lives, and
-// ErrNotExist.
+// entry or took one apart. The errors are ErrBusy, if the process still lives,
+// ErrNotExist and ErrUnfinished: an update is never just removed.
 func (r *Root) RemoveStaging(name string) error {
+	return r.removeStaging(name, func() error { return nil })
+}
+
+// removeStaging calls before with the directory locked, and leaves it if that fails.
+func (r *Root) removeStaging(name string, before func() error) error {
 	if err := checkName(name); err != nil {
 		return err
 	}
@@ -211,6 +216,12 @@ func (r *Root) RemoveStaging(name string) error {
 		return r.pathError("lock", stagingPath(name), err)
 	}
 	defer unix.Close(fd)
+	if unfinished(fd) {
+		return r.pathError("remove", stagingPath(name), ErrUnfinished)
+	}
+	if err := before(); err != nil {
+		return err
+	}
 	return r.dismantle(name, fd)
 }
 

@@ -220,7 +220,7 @@ func TestRemoveStagingLosesToPublish(t *testing.T) {
 	defer unix.Close(fd)
 	name := s.name
 	must(t, s.Publish(ContainerEntry(childOwner.Key(), "p")))
-	must(t, tryFlock(fd)) // as tryDir would
+	must(t, tryFlock(fd, unix.LOCK_EX)) // as tryDir would
 	if ok, err := same(fd, r.fd, stagingPath(name)); ok || err != nil {
 		t.Errorf("the published directory still counts as staging: %v", err)
 	}

@@ -63,9 +63,9 @@ func same(fd, at int, path string) (bool, error) {
 	return open.Nlink > 0 && open.Dev == there.Dev && open.Ino == there.Ino, nil
 }
 
-// tryFlock takes the exclusive lock of an open directory, or ErrBusy.
-func tryFlock(fd int) error {
-	err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
+// tryFlock locks an open directory, how being LOCK_EX or LOCK_SH, or says ErrBusy.
+func tryFlock(fd, how int) error {
+	err := unix.Flock(fd, how|unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		return ErrBusy
 	}
@@ -116,6 +116,9 @@ func listDir(at int, path string) ([]string, error) {
 	}
 	defer unix.Close(fd)
 	names, err := readNames(fd, -1)
+	if errors.Is(err, unix.ENOENT) {
+		return nil, nil // removed since
+	}
 	if err != nil {
 		return nil, err
 	}

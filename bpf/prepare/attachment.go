@@ -27,13 +27,11 @@ func (w *preparer) attachment(o *object, symbol string, spec *ebpf.ProgramSpec, 
 			return a, false
 		}
 	}
-	if a.Hook == "lsm_cgroup" {
-		w.fail(pa.Pos, "leave the program out under programs:", "program %s: lsm_cgroup programs can't be loaded yet", o.key(symbol))
-	}
+	w.checkInSection(o, symbol, spec, a.Hook, pa)
 	switch a.Hook.Target() {
 	case specs.TargetInterface:
 		w.interfaceAttachment(o, &a, pa)
-	case specs.TargetCgroup, specs.TargetNetns:
+	case specs.TargetCgroup, specs.TargetNetns, specs.TargetKernel:
 		if a.Hook.Target() == specs.TargetCgroup && spec.Type == ebpf.CGroupSKB && pa.Attach == "" {
 			a.Direction = "" // it is in the hook
 		}
@@ -151,10 +149,15 @@ func (w *preparer) checkAttachments() {
 		pos.Field = "cgroup"
 		w.fail(pos, "remove it", "no program of the policy is attached to a cgroup")
 	}
+	if tc := w.policy.TC; tc != nil && len(w.problems) == 0 && !slices.ContainsFunc(all, func(p place) bool {
+		return p.at.Hook == specs.HookTCXIngress || p.at.Hook == specs.HookTCXEgress
+	}) {
+		w.fail(tc.Pos, "remove it", "no program of the policy is attached to tcx/ingress or tcx/egress")
+	}
 	for i, b := range all {
 		// Only CNI knows networks, and the hook attaches to cgroups, or finds out
 		// whether the pod's has the programs.
-		if len(w.policy.Select.Networks) > 0 && b.at.Hook.Target() == specs.TargetCgroup {
+		if kind := b.at.Hook.Target(); len(w.policy.Select.Networks) > 0 && (kind == specs.TargetCgroup || kind == specs.TargetKernel) {
 			w.fail(b.pos, "put cgroup programs into a policy of their own",
 				"program %s belongs at %s, where the OCI hook has a say, and only the CNI plugin knows the networks that select: asks for", b.sym, b.at.Hook)
 		}

@@ -90,8 +90,8 @@ var known = map[specs.Variable][]specs.TargetKind{
 	specs.VarMAC:         {specs.TargetInterface},
 	specs.VarPeerMAC:     {specs.TargetInterface},
 	specs.VarPeerName:    {specs.TargetInterface},
-	specs.VarCgroupID:    {specs.TargetCgroup, specs.TargetPodCgroup},
-	specs.VarPID:         {specs.TargetCgroup},
+	specs.VarCgroupID:    {specs.TargetCgroup, specs.TargetPodCgroup, specs.TargetKernel},
+	specs.VarPID:         {specs.TargetCgroup, specs.TargetKernel},
 }
 
 // checkVariables makes sure that each `${…}` can have a value wherever a program
@@ -125,7 +125,7 @@ func (w *preparer) checkVariables() {
 func (w *preparer) checkHoles(pos policy.Pos, holes []specs.Hole, p *program) {
 	for _, h := range holes {
 		kinds, limited := known[h.Variable]
-		for _, runs := range []specs.TargetKind{specs.TargetCgroup, specs.TargetPodCgroup, specs.TargetInterface, specs.TargetNetns} {
+		for _, runs := range []specs.TargetKind{specs.TargetCgroup, specs.TargetPodCgroup, specs.TargetInterface, specs.TargetNetns, specs.TargetKernel} {
 			if limited && p.runs[runs] && !slices.Contains(kinds, runs) {
 				w.fail(pos, "use it only where programs of that kind look, or split the policy",
 					"program %s is attached to %s, where ${%s} has no value: it belongs to %s", p.plan.Key, article(runs), h.Variable, article(kinds[0]))
@@ -143,6 +143,8 @@ func article(k specs.TargetKind) string {
 		return "a network namespace"
 	case specs.TargetPodCgroup:
 		return "a pod's cgroup"
+	case specs.TargetKernel:
+		return "the kernel as a whole"
 	}
 	return "a " + string(k)
 }

@@ -56,7 +56,7 @@ func Policy(p *policy.Policy, o Options) (*Prepared, error) {
 	for _, steps := range [][]func(){
 		{w.readObjects},
 		{w.groupMaps, w.selectPrograms, w.checkAttachments},
-		{w.reach, w.mendMaps, w.encodeEntries, w.encodeConstants, w.checkVariables},
+		{w.reach, w.mendMaps, w.encodeEntries, w.encodeConstants, w.checkVariables, w.checkTold},
 	} {
 		for _, step := range steps {
 			step()
@@ -138,6 +138,9 @@ func (w *preparer) finish() *Prepared {
 		Objects:  map[string][]byte{},
 		Warnings: w.warnings,
 		places:   w.places,
+	}
+	if p.TC != nil {
+		out.Plan.TCFallback = p.TC.Fallback
 	}
 	for _, o := range w.objects {
 		out.Plan.Objects = append(out.Plan.Objects, specs.PlanObject{Name: o.name, SHA256: o.sum, Origin: o.origin})

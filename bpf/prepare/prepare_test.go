@@ -42,7 +42,7 @@ func directory(t *testing.T) string {
 	if err != nil || len(objects) == 0 {
 		t.Fatal("no objects", err)
 	}
-	for _, from := range append(objects, "../load/testdata/core.bpf.o") {
+	for _, from := range append(objects, "../load/testdata/core.bpf.o", "../load/testdata/tracing.bpf.o") {
 		data, err := os.ReadFile(from)
 		if err != nil {
 			t.Fatal(err)

@@ -17,7 +17,6 @@ func TestSectionsThatSayTooLittle(t *testing.T) {
 		[]string{"p.yaml:1: object", `program cls: section "classifier" does not say a direction`, "tcx/ingress or tcx/egress"},
 		[]string{"p.yaml:1: object", "needs family and hook"},
 		[]string{"p.yaml:1: object", `program flow: section "tc" does not say a direction`},
-		[]string{"p.yaml:1: object", "program lsm: lsm_cgroup programs can't be loaded yet"},
 		[]string{"p.yaml:1: object", `program odd: section "custom" is not one that linkpin knows`, "attach:"},
 		[]string{"p.yaml:1: object", "program probe: section", "belongs to no container", "name only the programs to attach under programs:"},
 		[]string{"p.yaml:1: object", `program skb: section "cgroup/skb" does not say a direction`, "cgroup_skb/ingress or cgroup_skb/egress"},
@@ -119,7 +118,6 @@ func TestProgramErrors(t *testing.T) {
 		{"twice", "skb: [{attach: cgroup_skb/egress}, {direction: from-container}]", "program skb is attached to cgroup_skb/egress twice"},
 		{"twice with a glob", "flow: [{attach: tcx/ingress, interface: eth0}, {attach: tcx/ingress}]", "attached to tcx/ingress twice"},
 		{"two xdp", "{plain_xdp: {direction: to-container}, frags: {side: container}}", "programs plain_xdp and frags are both xdp"},
-		{"lsm", "lsm: {}", "lsm_cgroup programs can't be loaded yet"},
 		{"kprobe", "probe: {}", "belongs to no container"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

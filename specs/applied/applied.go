@@ -27,6 +27,10 @@ type Options struct {
 	Dir  string        // absolute; default DefaultDir
 	Wait time.Duration // Write only: how long to wait for another apply; default 30 s
 
+	// Keep reports, to Write, whether an older set is still needed, by its generation:
+	// for what runs of it. The one before is always kept; nil: only that.
+	Keep func(generation string) bool
+
 	step func(name string)      // tests: called before each step
 	sync func(f *os.File) error // tests: in place of fsync(2)
 }
@@ -65,6 +69,7 @@ type Summary struct {
 	Digest          string             // SHA-256 of the plan's JSON, lower-case hex
 	OnError         specs.OnError      // what happens to a container that can't get the policy
 	Targets         []specs.TargetKind // what the plan attaches to, each kind once
+	TC              specs.TCFallback   // what may stand in for TCX links; "": nothing
 	Source          string             // policy file, for messages only
 }
 

@@ -44,6 +44,7 @@ func compose(set NewSet) (content, error) {
 			Select:  p.Select,
 			OnError: p.Plan.OnError,
 			Targets: targets(&p.Plan),
+			TC:      p.Plan.TCFallback,
 			Source:  p.Plan.Source,
 		})
 		for _, object := range p.Plan.Objects {

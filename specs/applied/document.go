@@ -33,6 +33,7 @@ type documentPolicy struct {
 	Select  specs.Select       `json:"select"`
 	OnError specs.OnError      `json:"onError"`
 	Targets []specs.TargetKind `json:"targets"`
+	TC      specs.TCFallback   `json:"tcFallback,omitempty"`
 	Source  string             `json:"source"`
 }
 
@@ -68,6 +69,7 @@ func parseDocument(data []byte) (policies []Summary, objects []string, err error
 			Digest:    p.Digest,
 			OnError:   p.OnError,
 			Targets:   p.Targets,
+			TC:        p.TC,
 			Source:    p.Source,
 		}
 	}

@@ -325,7 +325,7 @@ func (w *writer) sync(path string) error {
 	return errors.Join(w.o.sync(d), d.Close())
 }
 
-// removeOld removes every set but two. A set that somebody reads is left for the
+// removeOld removes every set but two and those that Options.Keep names. A set that somebody reads is left for the
 // next time.
 func (w *writer) removeOld(keep ...string) {
 	sets, err := trusted.OpenDirAt(w.dir, setsName)
@@ -338,7 +338,7 @@ func (w *writer) removeOld(keep ...string) {
 		return
 	}
 	for _, name := range names {
-		if slices.Contains(keep, name) {
+		if slices.Contains(keep, name) || w.o.Keep != nil && w.o.Keep(name) {
 			continue
 		}
 		w.o.step("remove an old set")

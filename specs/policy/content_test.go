@@ -225,6 +225,12 @@ func TestSelectorIsRead(t *testing.T) {
 	if diff := cmp.Diff(want, parseGood(t, "selector.yaml").Select); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
+	if p := parseGood(t, "tc-fallback.yaml"); p.TC == nil || p.TC.Fallback != specs.FallbackClsact || p.TC.Pos.Line != 7 || p.TC.Pos.Field != "tc" {
+		t.Errorf("tc: %+v", p.TC)
+	}
+	if p := parseGood(t, "opt-in.yaml"); p.TC != nil {
+		t.Errorf("a fallback that nobody asked for: %+v", p.TC)
+	}
 	if p := parseGood(t, "opt-in.yaml"); !p.Select.OptIn || p.Select.All || p.Teardown != specs.Detach {
 		t.Errorf("%+v", p)
 	}

@@ -56,6 +56,9 @@ func (d *decoder) policy(root *yaml.Node) *Policy {
 		d.checkPodSelect(f, p.Select)
 	}
 	p.Teardown = optional(d, o, "teardown", specs.Drain, []specs.Teardown{specs.Drain, specs.Detach})
+	if f, ok := o.get("tc"); ok {
+		p.TC = d.tc(f)
+	}
 	if f, ok := o.get("programs"); ok {
 		p.Programs = d.programs(f, p)
 		if f, ok := o.get("select"); ok {
@@ -69,6 +72,24 @@ func (d *decoder) policy(root *yaml.Node) *Policy {
 		p.Maps = d.maps(f, p)
 	}
 	return p
+}
+
+// tc reads what is allowed in the place of TCX links.
+func (d *decoder) tc(f field) *TC {
+	out := &TC{Pos: f.pos}
+	if f.node.Kind == yaml.ScalarNode {
+		d.wrongKind(f, "a mapping", "write tc: {fallback: clsact}")
+		return out
+	}
+	o, ok := d.object(f, tcKeys)
+	if !ok {
+		return out
+	}
+	const remedy = "write fallback: clsact, or remove tc: without it a kernel that has no TCX links is refused"
+	if f, ok := d.required(o, "fallback", remedy); ok {
+		out.Fallback, _ = choice(d, f, []specs.TCFallback{specs.FallbackClsact})
+	}
+	return out
 }
 
 // header reads apiVersion, kind and metadata.

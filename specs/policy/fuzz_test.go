@@ -72,6 +72,8 @@ func checkPolicy(t *testing.T, p *policy.Policy) {
 		t.Fatalf("onError %q", p.OnError)
 	case p.Scope != specs.ScopeContainer, p.Teardown != specs.Drain && p.Teardown != specs.Detach:
 		t.Fatalf("scope %q, teardown %q", p.Scope, p.Teardown)
+	case p.TC != nil && p.TC.Fallback != specs.FallbackClsact:
+		t.Fatalf("tc %+v", p.TC)
 	case !s.All && !s.OptIn && conditions == 0, s.All && conditions > 0:
 		t.Fatalf("selector %+v", s)
 	case s.Exclude != nil && (s.Exclude.All || s.Exclude.Match(specs.Identity{})):

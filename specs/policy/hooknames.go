@@ -35,7 +35,7 @@ var hookHints = map[string]string{
 	"cgroup/sockops":     "write sockops",
 	"cgroup/sock_ops":    "write sockops",
 	"sock_ops":           "write sockops",
-	"lsm":                "write lsm_cgroup; a plain LSM program belongs to no container",
+	"tracing":            "write tp_btf, fentry, fexit or lsm",
 	"xdp.frags":          "write attach: xdp and frags: true",
 	"xdp_frags":          "write attach: xdp and frags: true",
 	"xdp/devmap":         "such a program runs from a map: write attach: none",
@@ -47,9 +47,18 @@ var hookHints = map[string]string{
 
 // elsewhere are the sections of programs that belong to no container.
 var elsewhere = []string{
-	"kprobe", "kretprobe", "uprobe", "uretprobe", "usdt", "tp", "tracepoint", "raw_tp", "raw_tracepoint", "tp_btf",
-	"fentry", "fexit", "fmod_ret", "freplace", "iter", "perf_event", "struct_ops", "syscall", "socket", "sk_skb",
+	"kprobe", "kretprobe", "uprobe", "uretprobe", "usdt", "tp", "tracepoint", "raw_tp", "raw_tracepoint",
+	"fmod_ret", "freplace", "iter", "perf_event", "struct_ops", "syscall", "socket", "sk_skb",
 	"sk_msg", "sk_reuseport", "lwt_in", "lwt_out", "lwt_xmit", "lirc_mode2", "ksyscall", "kretsyscall",
+}
+
+// whichText says what of the kernel a hook is about (specs.Hook.InSection).
+var whichText = map[specs.Hook]string{
+	specs.HookLSMCgroup: "which LSM hook",
+	specs.HookLSM:       "which LSM hook",
+	specs.HookFentry:    "which function",
+	specs.HookFexit:     "which function",
+	specs.HookTPBTF:     "which tracepoint",
 }
 
 // hook reads the name of a hook, or one of words.
@@ -71,10 +80,11 @@ func (d *decoder) hook(f field, words ...string) (specs.Hook, bool) {
 		if first == "netkit" {
 			cause = "%q is not supported yet"
 		}
-	case first == "lsm_cgroup":
-		remedy = "write lsm_cgroup; which LSM hook it is stands in the object's section"
+	case specs.Hook(first).InSection():
+		remedy = "write " + first + "; " + whichText[specs.Hook(first)] + " it is stands in the object's section"
 	case slices.Contains(elsewhere, first):
-		remedy = "linkpin attaches to cgroups, interfaces and network namespaces; for a program that is only loaded write attach: none"
+		remedy = "linkpin attaches to cgroups, interfaces and network namespaces, and of tracing programs those of tp_btf, fentry, fexit and lsm;" +
+			" for a program that is only loaded write attach: none"
 	default:
 		remedy = hookList(s)
 	}

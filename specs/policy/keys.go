@@ -13,7 +13,7 @@ var (
 	policyKeys = keys{
 		names: []string{
 			"apiVersion", "kind", "metadata", "object", "objects", "select", "onError", "scope", "cgroup", "teardown",
-			"programs", "constants", "maps",
+			"tc", "programs", "constants", "maps",
 		},
 		hints: map[string]string{
 			"kconfig": "remove it: kconfig values come from the kernel",
@@ -23,6 +23,7 @@ var (
 		},
 	}
 	metadataKeys = keys{names: []string{"name", "description"}}
+	tcKeys       = keys{names: []string{"fallback"}}
 	objectKeys   = keys{
 		names: []string{"builtin", "file", "sha256"},
 		later: map[string]string{"image": "write file and sha256"},

@@ -20,9 +20,16 @@ type Policy struct {
 	Scope       specs.Scope    // default container
 	Cgroup      specs.CgroupOf // default container
 	Teardown    specs.Teardown // default drain
+	TC          *TC            // nil: tcx hooks need a kernel with TCX links
 	Programs    []Program      // nil: every program of every object, where its ELF section says
 	Constants   []Constant
 	Maps        []Map
+}
+
+// TC is `tc:`.
+type TC struct {
+	Pos      Pos
+	Fallback specs.TCFallback // `fallback:` mandatory
 }
 
 // Object says where an eBPF object comes from: exactly one of Builtin and File.

@@ -232,32 +232,39 @@ func (d *decoder) checkDirection(pos Pos, a Attachment) {
 
 // checkReach refuses networks in the selector of a policy with cgroup programs:
 // only a CNI plugin knows the network, and the OCI hook attaches to the container's
-// cgroup, and makes sure of the pod's.
+// cgroup, and makes sure of the pod's. Tracing programs are the hook's as well.
 func (d *decoder) checkReach(sel field, p *Policy) {
-	cgroup, others := "", false
+	ofHook, why, others := "", "", false
+	kinds := map[specs.TargetKind]bool{}
 	for _, program := range p.Programs {
 		others = others || !program.LoadOnly && len(program.Attachments) == 0
 		for _, a := range program.Attachments {
-			if a.Attach.Target() == specs.TargetCgroup {
-				cgroup = program.Name
-			} else {
+			kinds[a.Attach.Target()] = true
+			switch a.Attach.Target() {
+			case specs.TargetCgroup:
+				ofHook, why = program.Name, "is attached to a cgroup, where CNI does not attach"
+				if p.Cgroup == specs.CgroupPod {
+					why = "is attached to a cgroup, and the OCI hook has to look whether the pod has got it"
+				}
+			case specs.TargetKernel:
+				ofHook, why = program.Name, "is a tracing program, which CNI does not attach"
+			default:
 				others = true
 			}
 		}
 	}
-	if cgroup == "" {
+	if ofHook == "" {
 		return
 	}
-	why := "where CNI does not attach"
-	if p.Cgroup == specs.CgroupPod {
-		why = "and the OCI hook has to look whether the pod has got it"
-	}
 	if len(p.Select.Networks) > 0 {
-		d.fail(sel.at("networks"), "put cgroup programs into a policy of their own",
-			"only CNI knows the network, and %s is attached to a cgroup, %s", cgroup, why)
+		d.fail(sel.at("networks"), "put cgroup and tracing programs into a policy of their own",
+			"only CNI knows the network, and %s %s", ofHook, why)
+	}
+	if len(kinds) > 1 {
+		why = "is one that CNI does not attach"
 	}
 	if e := p.Select.Exclude; e != nil && len(e.Networks) > 0 && !others {
 		d.fail(sel.at("exclude", "networks"), "remove it",
-			"only CNI knows the network, and every program is attached to a cgroup, %s", why)
+			"only CNI knows the network, and every program %s", why)
 	}
 }

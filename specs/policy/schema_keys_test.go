@@ -97,8 +97,9 @@ func TestSchemaKeys(t *testing.T) {
 		schema node
 	}{
 		{"policy", policyKeys, append(fieldsOf(Policy{}, map[string]string{
-			"Pos": "", "Name": "metadata", "Description": "metadata"}), "apiVersion", "kind", "object"), schemaNode(t)},
+			"Pos": "", "Name": "metadata", "Description": "metadata", "TC": "tc"}), "apiVersion", "kind", "object"), schemaNode(t)},
 		{"metadata", metadataKeys, []string{"name", "description"}, schemaNode(t, "properties", "metadata")},
+		{"tc", tcKeys, fieldsOf(TC{}, position), schemaNode(t, "properties", "tc")},
 		{"object", objectKeys, fieldsOf(Object{}, position), schemaNode(t, "$defs", "object")},
 		{"select", selectKeys, append(fields, fieldsOf(specs.Select{}, nil)...), schemaNode(t, "$defs", "select")},
 		{"exclude", excludeKeys, conditions, schemaNode(t, "$defs", "exclude")},
@@ -149,6 +150,7 @@ func TestSchemaEnums(t *testing.T) {
 		{"onError", text([]specs.OnError{specs.Deny, specs.Allow}), schemaNode(t, "properties", "onError").list("enum")},
 		{"scope", text([]specs.Scope{specs.ScopeContainer}), schemaNode(t, "properties", "scope").list("enum")},
 		{"cgroup", text([]specs.CgroupOf{specs.CgroupContainer, specs.CgroupPod}), schemaNode(t, "properties", "cgroup").list("enum")},
+		{"tc.fallback", text([]specs.TCFallback{specs.FallbackClsact}), schemaNode(t, "properties", "tc", "properties", "fallback").list("enum")},
 		{"teardown", text([]specs.Teardown{specs.Drain, specs.Detach}), schemaNode(t, "properties", "teardown").list("enum")},
 		{"side", text([]specs.Side{specs.SideHost, specs.SideContainer}), schemaNode(t, "$defs", "place", "properties", "side").list("enum")},
 		{"direction", text([]specs.Direction{specs.ToContainer, specs.FromContainer}), schemaNode(t, "$defs", "place", "properties", "direction").list("enum")},

@@ -122,7 +122,9 @@ func (a *app) apply(ctx context.Context, o applyOptions) (applyOutput, error) {
 		out.Changed = err != nil || slices.ContainsFunc(out.Policies, func(p appliedPolicy) bool { return p.Change != unchanged })
 		return out, nil
 	}
-	if out.Changed, err = applied.Write(a.roots.applied(), set); err != nil {
+	to := a.roots.applied()
+	to.Keep = a.inUse()
+	if out.Changed, err = applied.Write(to, set); err != nil {
 		return out, err
 	}
 	now, err := applied.Open(a.roots.applied())

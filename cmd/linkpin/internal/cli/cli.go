@@ -110,6 +110,8 @@ This tool puts policies into effect (linkpin policy apply), shows what is attach
 		a.lsCommand(),
 		a.inspectCommand(),
 		a.verifyCommand(),
+		a.watchCommand(),
+		a.updateCommand(),
 		a.gcCommand(),
 		a.mapCommand(),
 		a.installCommand(installing),

@@ -16,6 +16,7 @@ import (
 
 	"github.com/linkpin/linkpin/bpf/attach"
 	"github.com/linkpin/linkpin/bpf/hooks"
+	"github.com/linkpin/linkpin/bpf/load"
 	"github.com/linkpin/linkpin/bpf/target"
 	"github.com/linkpin/linkpin/specs"
 	"github.com/linkpin/linkpin/specs/change"
@@ -157,6 +158,9 @@ func loadTrivial(hook specs.Hook) (*ebpf.Program, error) {
 		spec.AttachTo = "socket_post_create"
 	}
 	prog, err := ebpf.NewProgram(spec)
+	if hook.InSection() {
+		prog, err = load.InSection(spec)
+	}
 	switch {
 	case err == nil:
 		return prog, nil

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/linkpin/linkpin/bpf/attach"
 	"github.com/linkpin/linkpin/specs"
 	"github.com/linkpin/linkpin/specs/applied"
 	"github.com/linkpin/linkpin/specs/change"
@@ -36,12 +37,21 @@ func (d *doctor) checkApplied(missing map[specs.Hook]error) {
 			return
 		}
 		var lacking []specs.Hook
+		standIn := false
 		for _, prog := range plan.Programs {
 			for _, a := range prog.Attachments {
+				if plan.TCFallback == specs.FallbackClsact && attach.WithoutTCX(missing[a.Hook]) {
+					standIn = true
+					continue
+				}
 				if missing[a.Hook] != nil && !slices.Contains(lacking, a.Hook) {
 					lacking = append(lacking, a.Hook)
 				}
 			}
+		}
+		if standIn {
+			d.bad(change.Warn, "policy "+p.Name, errors.New("its tc programs have no owner on this kernel, as tc: {fallback: clsact} allows: anybody who may configure the device can take them off"),
+				"use a kernel with TCX links, 6.6 or newer")
 		}
 		if len(lacking) > 0 {
 			l := change.Fail

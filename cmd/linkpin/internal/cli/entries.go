@@ -25,6 +25,8 @@ type entryOutput struct {
 	OnError    specs.OnError   `json:"onError"`
 	By         pin.Source      `json:"by"` // hook, cni or cli
 	Created    time.Time       `json:"created"`
+	Updated    *time.Time      `json:"updated,omitempty"`  // by linkpin update
+	Standing   entry.Standing  `json:"standing,omitempty"` // of its version of the policy: current, outdated, withdrawn or unknown
 	Cgroup     *cgroupOutput   `json:"cgroup,omitempty"`
 	Netns      *netnsOutput    `json:"netns,omitempty"`
 	Interface  *ifaceOutput    `json:"interface,omitempty"`
@@ -76,11 +78,20 @@ type linkOutput struct {
 	Mode      specs.XDPMode    `json:"mode,omitempty"` // XDP: native or generic
 	Ifindex   int              `json:"ifindex,omitempty"`
 	Netfilter *specs.Netfilter `json:"netfilter,omitempty"`
-	LinkID    uint32           `json:"linkId"`
+	Owned     bool             `json:"owned"`            // by a link; false: anybody who may configure the device can take it off
+	Filter    *filterOutput    `json:"filter,omitempty"` // the tc filter that stands in for the link
+	LinkID    uint32           `json:"linkId"`           // 0 with a filter
 	ProgramID uint32           `json:"programId"`
 	Tag       string           `json:"tag"`
 	State     string           `json:"state"` // live, severed, missing or unknown
 	Error     string           `json:"error,omitempty"`
+}
+
+type filterOutput struct {
+	Priority uint16 `json:"priority"`
+	Handle   uint32 `json:"handle"`
+	Protocol string `json:"protocol"`
+	Name     string `json:"name"`
 }
 
 type retiredOutput struct {
@@ -105,13 +116,12 @@ func describeEntry(it entry.Item) entryOutput {
 		out.Error = fault.OneLine(it.Err.Error())
 		return out
 	}
-	id := rec.Identity
-	out.Container = containerOutput{
-		ID: id.ContainerID, Name: id.Container, Pod: id.Pod, Namespace: id.Namespace, Image: id.Image,
-		Sandbox: id.SandboxID, Caller: id.Caller, PID: rec.PID, Bundle: rec.Bundle,
-	}
+	out.Container = describeContainer(rec)
 	out.Policy, out.Digest, out.Generation = rec.Policy, rec.Digest, rec.Generation
 	out.OnError, out.By, out.Created = rec.OnError, rec.By, rec.Created
+	if !rec.Updated.IsZero() {
+		out.Updated = &rec.Updated
+	}
 	out.Maps = append(out.Maps, rec.Maps...)
 	out.Uncovered = append(out.Uncovered, rec.Uncovered...)
 	if c := rec.Cgroup; c != nil {
@@ -132,11 +142,22 @@ func describeEntry(it entry.Item) entryOutput {
 	return out
 }
 
+func describeContainer(rec *pin.Record) containerOutput {
+	id := rec.Identity
+	return containerOutput{
+		ID: id.ContainerID, Name: id.Container, Pod: id.Pod, Namespace: id.Namespace, Image: id.Image,
+		Sandbox: id.SandboxID, Caller: id.Caller, PID: rec.PID, Bundle: rec.Bundle,
+	}
+}
+
 func describeLink(p pin.ProgramRecord, l entry.LinkState) linkOutput {
 	out := linkOutput{
 		Name: p.Name, Hook: p.Hook, Target: p.Target, Side: p.Side, Mode: p.Mode, Ifindex: p.Ifindex,
 		Netfilter: p.Netfilter, LinkID: p.LinkID, ProgramID: p.ProgramID, Tag: p.Tag,
-		State: string(l.Info.State),
+		State: string(l.Info.State), Owned: p.Filter == nil,
+	}
+	if f := p.Filter; f != nil {
+		out.Filter = &filterOutput{Priority: f.Priority, Handle: f.Handle, Protocol: f.Protocol, Name: f.Name}
 	}
 	switch {
 	case errors.Is(l.Err, fs.ErrNotExist):
@@ -152,6 +173,8 @@ func targetText(e entryOutput, p linkOutput) string {
 	switch {
 	case p.Target == specs.TargetCgroup && e.Cgroup != nil:
 		return fmt.Sprintf("cgroup %d", e.Cgroup.ID)
+	case p.Target == specs.TargetKernel:
+		return "the whole machine"
 	case p.Target == specs.TargetPodCgroup && e.Cgroup != nil:
 		return fmt.Sprintf("cgroup %d of the pod", e.Cgroup.ID)
 	case p.Target == specs.TargetNetns && e.Netns != nil:
@@ -175,6 +198,33 @@ func hookText(p linkOutput) string {
 		text += " " + n.Family + " " + n.Hook
 	}
 	return text
+}
+
+// stateText is a program's state, with what its attachment is worth.
+func (p linkOutput) stateText() string {
+	if !p.Owned {
+		return p.State + " (unowned)"
+	}
+	return p.State
+}
+
+// unowned counts the programs of an entry that no link owns.
+func unowned(rec *pin.Record) int {
+	n := 0
+	for _, p := range rec.Programs {
+		if p.Filter != nil {
+			n++
+		}
+	}
+	return n
+}
+
+// idText names what holds a program in place.
+func (p linkOutput) idText() string {
+	if f := p.Filter; f != nil {
+		return fmt.Sprintf("tc filter at priority %d, handle 0x%x", f.Priority, f.Handle)
+	}
+	return fmt.Sprintf("link %d", p.LinkID)
 }
 
 // identity is as much of the identity as label needs.

@@ -69,6 +69,11 @@ its name. Maps with few entries are shown whole, with per-CPU counters added up.
 			for _, it := range found {
 				out.Entries = append(out.Entries, inspectedEntry{describeEntry(it), contents(s, it, declared)})
 			}
+			marked := make([]*entryOutput, len(out.Entries))
+			for i := range out.Entries {
+				marked[i] = &out.Entries[i].entryOutput
+			}
+			a.standings(s, found, marked)
 			if a.json {
 				return a.printJSON(out)
 			}
@@ -142,7 +147,10 @@ func (a *app) printInspected(e inspectedEntry) error {
 		t.row("record", e.Error)
 		return t.flush()
 	}
-	t.row("digest", e.Digest)
+	t.row("digest", e.Digest+standingText(e.entryOutput))
+	if e.Updated != nil {
+		t.row("updated", age(a.Now().Sub(*e.Updated))+" ago")
+	}
 	t.row("attached", fmt.Sprintf("%s ago by %s, on error %s", age(a.Now().Sub(e.Created)), e.By, e.OnError))
 	if e.Retired != nil {
 		t.row("retired", fmt.Sprintf("%s ago: %s", age(a.Now().Sub(e.Retired.Time)), e.Retired.Reason))
@@ -157,11 +165,11 @@ func (a *app) printInspected(e inspectedEntry) error {
 		t.row("interface", strings.TrimSpace(fmt.Sprintf("%s (%s) %s", i.Name, i.Kind, strings.Join(i.Addresses, " "))))
 	}
 	for _, p := range e.Programs {
-		state := p.State
+		state := p.stateText()
 		if p.Error != "" {
 			state += ": " + p.Error
 		}
-		t.row("program", fmt.Sprintf("%s  %s on %s  %s  (link %d, program %d)", p.Name, hookText(p), targetText(e.entryOutput, p), state, p.LinkID, p.ProgramID))
+		t.row("program", fmt.Sprintf("%s  %s on %s  %s  (%s, program %d)", p.Name, hookText(p), targetText(e.entryOutput, p), state, p.idText(), p.ProgramID))
 	}
 	for _, u := range e.Uncovered {
 		t.row("not covered", u)

@@ -22,7 +22,10 @@ func (a *app) lsCommand() *cobra.Command {
 		Short: "List what is attached, to whom, and whether it is live",
 		Long: `List what is attached, one row for each program. A link is live, severed (its target
 is gone, or somebody took it off by force), or missing (somebody removed its pin);
-"unknown" is what the kernel says of netfilter links.`,
+"unknown" is what the kernel says of netfilter links. "outdated" stands behind what was
+attached by another version of its policy than is applied (linkpin update), "withdrawn"
+where the policy is not applied any more. "(unowned)" stands behind tc
+filters that a policy allows in the place of TCX links.`,
 	}
 	cmd.Flags().BoolVar(&all, "all", false, "also what drains after its container has ended, with age and reason, and notes of what pods ask for")
 	cmd.RunE = func(*cobra.Command, []string) error {
@@ -43,6 +46,11 @@ is gone, or somebody took it off by force), or missing (somebody removed its pin
 				shown = append(shown, it)
 			}
 		}
+		marked := make([]*entryOutput, len(out.Entries))
+		for i := range out.Entries {
+			marked[i] = &out.Entries[i]
+		}
+		a.standings(s, shown, marked)
 		if a.json {
 			return a.printJSON(out)
 		}
@@ -67,7 +75,7 @@ func (a *app) printList(found []entry.Item, out lsOutput) error {
 
 func (a *app) stateText(e entryOutput, p linkOutput) string {
 	if e.Retired == nil {
-		return p.State
+		return p.stateText() + standingText(e)
 	}
-	return fmt.Sprintf("%s, retired %s ago: %s", p.State, age(a.Now().Sub(e.Retired.Time)), e.Retired.Reason)
+	return fmt.Sprintf("%s, retired %s ago: %s", p.stateText(), age(a.Now().Sub(e.Retired.Time)), e.Retired.Reason)
 }

@@ -26,7 +26,8 @@ type policySummary struct {
 	OnError specs.OnError      `json:"onError"`
 	Targets []specs.TargetKind `json:"targets"` // cgroup, interface, netns
 	Select  specs.Select       `json:"select"`
-	Source  string             `json:"source"` // file it came from
+	TC      specs.TCFallback   `json:"tcFallback,omitempty"` // clsact: where the kernel has no TCX links; empty: refused there
+	Source  string             `json:"source"`               // file it came from
 }
 
 func (a *app) policyListCommand() *cobra.Command {
@@ -48,15 +49,22 @@ func (a *app) policyListCommand() *cobra.Command {
 			}
 			t := a.table("POLICY", "CONTAINERS", "ATTACHES TO", "ON ERROR", "SOURCE")
 			for _, p := range out.Policies {
-				t.row(p.Name, selectText(p.Select), join(p.Targets), string(p.OnError), p.Source)
+				t.row(p.Name, selectText(p.Select), p.targetsText(), string(p.OnError), p.Source)
 			}
 			return t.flush()
 		},
 	}
 }
 
+func (p policySummary) targetsText() string {
+	if p.TC == "" {
+		return join(p.Targets)
+	}
+	return join(p.Targets) + " (tc fallback " + string(p.TC) + ")"
+}
+
 func summarize(p applied.Summary) policySummary {
-	return policySummary{Name: p.Name, Digest: p.Digest, OnError: p.OnError, Targets: p.Targets, Select: p.Select, Source: p.Source}
+	return policySummary{Name: p.Name, Digest: p.Digest, OnError: p.OnError, Targets: p.Targets, Select: p.Select, TC: p.TC, Source: p.Source}
 }
 
 // selectText writes a selector on one line.

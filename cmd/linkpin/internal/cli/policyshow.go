@@ -127,6 +127,9 @@ func (a *app) printPolicy(out policyOutput) error {
 	t.row("scope", string(out.Scope))
 	t.row("cgroup", string(out.Cgroup))
 	t.row("teardown", string(out.Teardown))
+	if out.TC != "" {
+		t.row("tc fallback", string(out.TC)+", without an owner, where the kernel has no TCX links")
+	}
 	for _, o := range out.Objects {
 		t.row("object", strings.TrimSpace(o.Name+" "+o.Origin))
 	}
@@ -155,6 +158,9 @@ func attachmentText(at attachmentOutput) string {
 		if at.Hook == specs.HookXDP {
 			text = "xdp " + text
 		}
+	}
+	if at.Hook.Target() == specs.TargetKernel {
+		text += " for the whole machine"
 	}
 	if at.Hook.Target() == specs.TargetInterface {
 		name := at.Interface

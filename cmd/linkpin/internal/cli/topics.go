@@ -45,6 +45,8 @@ var outputs = []struct {
 	{"linkpin ls", lsOutput{}},
 	{"linkpin inspect", inspectOutput{}},
 	{"linkpin verify", verifyOutput{}},
+	{"linkpin watch, a line for each event", watchOutput{}},
+	{"linkpin update", updateOutput{}},
 	{"linkpin gc", gcOutput{}},
 	{"linkpin gc --dry-run", gcPreview{}},
 	{"linkpin map dump, linkpin map get", mapsOutput{}},

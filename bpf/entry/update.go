@@ -1,0 +1,338 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package entry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+
+	"github.com/linkpin/linkpin/bpf/pin"
+	"github.com/linkpin/linkpin/specs"
+	"github.com/linkpin/linkpin/specs/fault"
+)
+
+// UpdateOptions say what Update is about.
+type UpdateOptions struct {
+	// Policies are the names of policies, all of them applied.
+	Policies []string
+	// Only picks the units of which one entry passes; nil: all.
+	Only func(Item) bool
+	// Selects reports whether the applied version of a policy still chooses a container
+	// or sandbox, whose recorded identity is given together with what its pod asks for;
+	// nil: it does. What it does not choose is left as it is.
+	Selects func(policy string, id specs.Identity) bool
+	// Mode says whether anything is changed.
+	Mode UpdateMode
+	// Done is called with each unit when it is done; may be nil.
+	Done func(UnitUpdate)
+}
+
+// UpdateMode says how far an update goes.
+type UpdateMode int
+
+// The modes.
+const (
+	UpdateNow UpdateMode = iota
+	// UpdateDryRun loads the new programs, so that the verifier and the maps have their
+	// say, and changes nothing.
+	UpdateDryRun
+)
+
+// Outcome is what became of a unit.
+type Outcome string
+
+// The outcomes.
+const (
+	OutcomeUpdated     Outcome = "updated"
+	OutcomeWouldUpdate Outcome = "would-update" // UpdateDryRun
+	OutcomeCurrent     Outcome = "current"      // there was nothing to do
+	OutcomeRefused     Outcome = "refused"      // everything is as it was; Err says why
+	OutcomeUnselected  Outcome = "unselected"   // the applied version does not choose it any more: left as it is
+	OutcomeEnded       Outcome = "ended"        // its container or interface is gone
+)
+
+// UnitUpdate is one unit of an update: the entries of a policy at a container, or at
+// all containers that share a sandbox and at the sandbox. They are updated together or
+// not at all.
+type UnitUpdate struct {
+	Policy   string
+	Items    []Item // as they were before
+	From, To string // digests; From is that of the first entry that was not up to date
+	Outcome  Outcome
+	// Swapped, Added and Removed count links.
+	Swapped, Added, Removed int
+	// Migrated are the maps that were made anew and took over what the old ones held.
+	Migrated []string
+	Err      error
+}
+
+var (
+	// ErrFixedLink means that an attachment would have to change whose link the kernel
+	// never gives another program.
+	ErrFixedLink = errors.New("the kernel can't exchange the program of such a link")
+	// ErrMoved means that a policy attaches to something else than before.
+	ErrMoved = errors.New("the new version attaches to what the running one does not")
+	// ErrDrift means that an entry is not as recorded.
+	ErrDrift = errors.New("is not as it was recorded")
+)
+
+const remedyRestart = "restart the container"
+
+// Update brings the entries of policies that were made of another version to the
+// applied one (guarantee 7): every link holds the old program or the new one at any
+// time, and of a unit all links do or none. Plans must be set. Each unit has its own
+// deadlines and its own errors; the error returned is one that concerns all.
+func (s *Session) Update(ctx context.Context, o UpdateOptions) ([]UnitUpdate, error) {
+	if o.Mode == UpdateNow {
+		s.FinishIntents(ctx)
+	}
+	var out []UnitUpdate
+	for _, policy := range o.Policies {
+		if _, _, err := s.Plan(policy); err != nil {
+			return out, err
+		}
+		units, err := s.units(policy)
+		if err != nil {
+			return out, err
+		}
+		for _, u := range units {
+			if o.Only != nil && !slices.ContainsFunc(u.items, o.Only) {
+				continue
+			}
+			if err := expired(ctx); err != nil {
+				return out, err
+			}
+			r := s.updateUnit(ctx, u, o)
+			out = append(out, r)
+			if o.Done != nil {
+				o.Done(r)
+			}
+		}
+	}
+	return out, nil
+}
+
+// unit is what is updated together.
+type unit struct {
+	policy string
+	items  []Item
+}
+
+// units groups the entries of a policy by the sandboxes that they belong to.
+func (s *Session) units(policy string) ([]*unit, error) {
+	var order []*unit
+	byOwner := map[pin.Owner]*unit{}
+	err := s.Walk(func(it Item) error {
+		owner, ok := it.Place.Owner()
+		if !ok || it.Place.Policy() != policy && (it.Record == nil || it.Record.Policy != policy) {
+			return nil
+		}
+		if it.Record != nil && it.Record.Sandbox != "" {
+			owner = pin.Sandbox(it.Record.Sandbox)
+		}
+		u := byOwner[owner]
+		if u == nil {
+			u = &unit{policy: policy}
+			byOwner[owner] = u
+			order = append(order, u)
+		}
+		u.items = append(u.items, it)
+		return nil
+	})
+	return order, err
+}
+
+func (u *unit) owners() []pin.Owner {
+	var owners []pin.Owner
+	for _, it := range u.items {
+		if o, ok := it.Place.Owner(); ok {
+			owners = append(owners, o)
+		}
+	}
+	return pin.SortOwners(owners)
+}
+
+// updateUnit updates one unit.
+func (s *Session) updateUnit(ctx context.Context, u *unit, o UpdateOptions) UnitUpdate {
+	r := UnitUpdate{Policy: u.policy, Items: u.items}
+	r.To, _ = s.digest(u.policy)
+	refuse := func(err error) UnitUpdate {
+		r.Outcome, r.Err = OutcomeRefused, err
+		return r
+	}
+	for _, it := range u.items {
+		if it.Record == nil {
+			return refuse(fault.New(it.Place.String(), it.Err, "see `linkpin verify`"))
+		}
+		if r.From == "" && it.Record.Digest != r.To {
+			r.From = it.Record.Digest
+		}
+	}
+	switch {
+	case r.From == "":
+		r.From, r.Outcome = r.To, OutcomeCurrent
+		return r
+	case !s.selected(u, o):
+		r.Outcome = OutcomeUnselected
+		return r
+	}
+	if o.Mode == UpdateNow {
+		locks, err := s.lockUnit(ctx, u)
+		defer func() {
+			for _, l := range slices.Backward(locks) {
+				s.release(l)
+			}
+		}()
+		if err != nil {
+			return refuse(err)
+		}
+		if err := s.settleUnit(ctx, u); err != nil {
+			return refuse(err)
+		}
+		s.refresh(u)
+	}
+	err := s.exchange(ctx, u, o.Mode, &r)
+	switch {
+	case err != nil:
+		return refuse(err)
+	case r.Outcome == "":
+		r.Outcome = OutcomeUpdated
+	}
+	return r
+}
+
+// lockUnit locks the owners of a unit in the order that all keep to: containers, then
+// the sandbox. What has ended meanwhile is left out.
+func (s *Session) lockUnit(ctx context.Context, u *unit) (locks []*pin.Lock, err error) {
+	ctx, cancel := context.WithTimeout(ctx, LoadTimeout)
+	defer cancel()
+	for _, o := range u.owners() {
+		l, err := s.lockExisting(ctx, o)
+		if err != nil {
+			return locks, err
+		}
+		if l != nil {
+			locks = append(locks, l)
+		}
+	}
+	return locks, nil
+}
+
+// settleUnit finishes what others have left unfinished in a unit.
+func (s *Session) settleUnit(ctx context.Context, u *unit) error {
+	for _, it := range u.items {
+		if err := s.settlePlace(ctx, it.Place); err != nil {
+			return fault.New(it.Place.String(), err, "`linkpin gc` finishes it")
+		}
+	}
+	return nil
+}
+
+// refresh reads the entries of a locked unit again.
+func (s *Session) refresh(u *unit) {
+	var items []Item
+	for _, it := range u.items {
+		if it, ok := s.Look(it.Place); ok {
+			items = append(items, it)
+		}
+	}
+	u.items = items
+}
+
+// selected reports whether a policy still chooses all of a unit.
+func (s *Session) selected(u *unit, o UpdateOptions) bool {
+	if o.Selects == nil {
+		return true
+	}
+	for _, it := range u.items {
+		id := it.Record.Identity
+		if it.Record.Sandbox != "" {
+			id.Annotations = specs.WithPod(id.Annotations, s.noted(it.Record))
+		}
+		if !o.Selects(u.policy, id) {
+			return false
+		}
+	}
+	return true
+}
+
+// noted returns what the pod of an entry asks for.
+func (s *Session) noted(rec *pin.Record) map[string]string {
+	places, err := s.Root.Entries(pin.Sandbox(rec.Sandbox))
+	if err != nil {
+		return nil
+	}
+	var out map[string]string
+	for _, p := range places {
+		if !isNote(p) {
+			continue
+		}
+		if note, err := s.readRecord(p); err == nil {
+			out = specs.WithPod(out, note.Identity.Annotations)
+		} else {
+			s.warnUnless(err, fs.ErrNotExist)
+		}
+	}
+	return out
+}
+
+// exchange does the work on a unit that is locked, or looked at only.
+func (s *Session) exchange(ctx context.Context, u *unit, mode UpdateMode, r *UnitUpdate) error {
+	changes, err := s.prepareUnit(ctx, u)
+	defer func() {
+		for _, c := range changes {
+			s.warn(c.close())
+		}
+	}()
+	if err != nil {
+		return err
+	}
+	for _, c := range changes {
+		r.Swapped += len(c.swaps)
+		r.Added += len(c.adds)
+		r.Removed += len(c.dropLinks)
+		if c.next != nil {
+			r.Migrated = append(r.Migrated, c.next.Migrated...)
+		}
+	}
+	switch {
+	case len(changes) == 0:
+		r.Outcome = OutcomeEnded
+		if slices.ContainsFunc(u.items, func(it Item) bool { return it.Record != nil && it.Record.Digest == r.To }) {
+			r.Outcome = OutcomeCurrent // somebody else has updated it
+		}
+		return nil
+	case mode == UpdateDryRun:
+		r.Outcome = OutcomeWouldUpdate
+		return nil
+	}
+	pending, err := s.stage(ctx, u.policy, changes)
+	if err != nil {
+		return err
+	}
+	defer pending.Close()
+	ctx, cancel := context.WithTimeoutCause(ctx, AttachTimeout, tookTooLong("exchanging programs", AttachTimeout))
+	defer cancel()
+	return s.carryOut(ctx, pending)
+}
+
+// Name says whose entries a unit has, for people.
+func (r *UnitUpdate) Name() string {
+	var names []string
+	for _, it := range r.Items {
+		if it.Record == nil || it.Place.Kind() != pin.ContainerPlace {
+			continue
+		}
+		names = append(names, it.Record.Identity.ContainerID)
+	}
+	if len(names) == 0 && len(r.Items) > 0 {
+		if o, ok := r.Items[0].Place.Owner(); ok {
+			return o.String()
+		}
+	}
+	return fmt.Sprintf("container %s", strings.Join(names, ", "))
+}

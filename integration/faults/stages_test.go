@@ -1,0 +1,350 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package faults
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	oci "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/linkpin/linkpin/integration/faults/tracer"
+	"github.com/linkpin/linkpin/specs/fault"
+)
+
+// stage is one of the moments at which one of linkpin's programs runs. To try
+// another program, add one to the table.
+type stage struct {
+	name string
+	// bare: there is no container.
+	bare bool
+	// before makes what the program finds; nil: a container, and nothing attached.
+	before func(*world) error
+	// call is the program that the fault happens to. It is asked after before.
+	call func(*world) command
+	// run runs the program, if it is not to be called directly.
+	run func(*world, tracer.Fault) (*outcome, error)
+	// kinds are those that are tried; nil: all.
+	kinds []tracer.Fault
+	// after judges what is there right after the program, the container still as it
+	// was. nil: nothing is asked of it.
+	after func(*world, *outcome) error
+	// fails: without a fault, the program has to fail.
+	fails bool
+	// again: a program that has failed, was killed, or has warned of what it left undone
+	// is run again, without a fault. It must succeed, and after judges that run instead.
+	again bool
+	// teardown does what a runtime does for a container that is gone, whatever has
+	// happened; nil: nothing. Afterwards, one `linkpin gc --wait=5s` must leave nothing.
+	teardown func(*world, *outcome) error
+}
+
+// stages are all of them.
+var stages = []stage{
+	{
+		name:     "createRuntime",
+		call:     createRuntime,
+		after:    startedOrNothing(byAll),
+		teardown: poststopAfter(tracer.KillExit), // as runc does; crun calls nothing
+	},
+	{
+		// A runtime that starts the container anew; nobody has collected garbage in between.
+		name:     "createRuntime, repeated",
+		call:     createRuntime,
+		kinds:    kinds[:2],
+		again:    true,
+		after:    func(w *world, _ *outcome) error { return w.covered(byAll) },
+		teardown: func(w *world, _ *outcome) error { return w.must(poststop(w)) },
+	},
+	{
+		name:   "createRuntime in a pod",
+		before: func(w *world) error { return w.must(cni("ADD")(w)) },
+		call:   createRuntime,
+		after: func(w *world, o *outcome) error {
+			if o.ok() {
+				return w.covered(byAll)
+			}
+			if o.killed() {
+				return nil
+			}
+			return errors.Join(unpinned("containers", "retired", "staging"), w.judged(bySandbox)) // the pod's own stays
+		},
+		teardown: del,
+	},
+	{
+		name:   "poststop",
+		before: func(w *world) error { return errors.Join(w.must(createRuntime(w)), w.end()) },
+		call:   poststop,
+		again:  true,
+		after:  func(*world, *outcome) error { return unpinned("containers", "staging") },
+	},
+	{
+		name:     "ADD",
+		call:     cni("ADD"),
+		after:    startedOrNothing(bySandbox),
+		teardown: del,
+	},
+	{
+		name:     "CHECK",
+		before:   func(w *world) error { return w.must(cni("ADD")(w)) },
+		call:     cni("CHECK"),
+		after:    func(w *world, _ *outcome) error { return w.covered(bySandbox) },
+		teardown: del,
+	},
+	{
+		name:   "CHECK of what was stolen",
+		before: func(w *world) error { return errors.Join(w.must(cni("ADD")(w)), steal("sandboxes")) },
+		call:   cni("CHECK"),
+		fails:  true,
+		after: func(w *world, o *outcome) error {
+			if o.ok() {
+				return errors.New("CHECK finds nothing amiss")
+			}
+			return nil
+		},
+		teardown: del,
+	},
+	{
+		name:   "DEL",
+		before: func(w *world) error { return w.must(cni("ADD")(w)) },
+		call:   cni("DEL"),
+		again:  true,
+		after:  func(*world, *outcome) error { return unpinned("sandboxes", "staging") },
+	},
+	{
+		name:   "GC",
+		before: func(w *world) error { return w.must(cni("ADD")(w)) },
+		call:   cni("GC"),
+		again:  true,
+		after:  func(*world, *outcome) error { return unpinned("sandboxes", "staging") },
+	},
+	{
+		name:   "gc",
+		before: func(w *world) error { return errors.Join(w.must(createRuntime(w)), abandon(), w.end()) },
+		call:   func(*world) command { return linkpin("gc", "--wait=5s") },
+		again:  true,
+		after:  func(*world, *outcome) error { return unpinned() },
+	},
+	{
+		name: "verify --repair",
+		before: func(w *world) error {
+			return errors.Join(w.must(createRuntime(w)), steal("containers"), steal("sandboxes"))
+		},
+		call: func(*world) command {
+			c := linkpin("verify", "--repair", "-o", "json")
+			// It can't tell of the netfilter link, on some kernels.
+			c.fine = func(o *outcome) bool { return o.Exit == fault.ExitUnsure && o.noDrift() == nil }
+			return c
+		},
+		again: true,
+		after: func(w *world, _ *outcome) error { return w.covered(byAll) },
+	},
+	{
+		name:  "policy apply",
+		call:  func(*world) command { return linkpin("policy", "apply", "--dir", otherDir) },
+		after: oldOrNewPolicies,
+		teardown: func(w *world, _ *outcome) error {
+			return errors.Join(os.RemoveAll(appliedDir), w.exec("cp", "-a", savedDir, appliedDir))
+		},
+	},
+	{
+		name:     "createRuntime by runc",
+		run:      runc,
+		kinds:    kinds[:2], // how it was killed is all that runc adds
+		after:    runcCovered,
+		teardown: runcDelete,
+	},
+}
+
+func createRuntime(w *world) command {
+	return command{program: "linkpin-hook", args: []string{"createRuntime", "--caller", "none"}, stdin: w.state(oci.StateCreating)}
+}
+
+func poststop(w *world) command {
+	return command{program: "linkpin-hook", args: []string{"poststop", "--caller", "none"}, stdin: w.state(oci.StateStopped)}
+}
+
+func linkpin(args ...string) command { return command{program: "linkpin", args: args} }
+
+// cni returns the call of a verb for the interface of a world. The namespace is
+// given as long as it is there.
+func cni(verb string) func(*world) command {
+	return func(w *world) command {
+		netns := ""
+		if w.process != nil {
+			netns = w.netns()
+		}
+		conf, err := json.Marshal(map[string]any{
+			"cniVersion": "1.1.0", "name": "net", "type": "linkpin-cni",
+			"cni.dev/valid-attachments": []any{},
+			"prevResult": map[string]any{"cniVersion": "1.1.0", "interfaces": []any{
+				map[string]any{"name": w.veth}, map[string]any{"name": "eth0", "sandbox": netns},
+			}},
+		})
+		if err != nil {
+			panic(err) // it is made of strings
+		}
+		return command{program: "linkpin-cni", stdin: conf, args: nil, env: []string{
+			"CNI_COMMAND=" + verb, "CNI_CONTAINERID=" + w.id, "CNI_NETNS=" + netns, "CNI_IFNAME=eth0", "CNI_PATH=" + built.bin,
+		}}
+	}
+}
+
+func del(w *world, _ *outcome) error { return w.must(cni("DEL")(w)) }
+
+// startedOrNothing is what is asked of programs that attach: a container that may
+// start is covered, and what fails by itself takes everything back by itself.
+func startedOrNothing(want traffic) func(*world, *outcome) error {
+	return func(w *world, o *outcome) error {
+		switch {
+		case o.ok():
+			return w.covered(want)
+		case o.killed():
+			return nil // later
+		}
+		return unpinned()
+	}
+}
+
+// poststopAfter calls poststop for containers that had started, and for those whose
+// hook has met an action.
+func poststopAfter(a tracer.Action) func(*world, *outcome) error {
+	return func(w *world, o *outcome) error {
+		if !o.ok() && o.fault.Action != a {
+			return nil
+		}
+		return w.must(poststop(w))
+	}
+}
+
+// steal unpins links.
+func steal(dir string) error {
+	found, err := filepath.Glob(filepath.Join(stateDir, "v1", dir, "*", "*", "link_*"))
+	if err != nil {
+		return err
+	}
+	more, err := filepath.Glob(filepath.Join(stateDir, "v1", dir, "*", "*", "*", "*", "link_*"))
+	if err == nil && len(found)+len(more) == 0 {
+		err = errors.New("nothing to steal")
+	}
+	if err != nil {
+		return err
+	}
+	for _, path := range append(found, more...) {
+		if filepath.Base(filepath.Dir(path)) == "namespace" {
+			continue // its absence can be told, but nobody can take it off alone
+		}
+		if err := os.Remove(path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// abandon leaves what a process that was killed may leave: staging, an index link
+// that leads nowhere, a lock of it, and an owner without entries.
+func abandon() error {
+	v1 := filepath.Join(stateDir, "v1")
+	return errors.Join(
+		os.Mkdir(filepath.Join(v1, "staging/0123456789abcdef"), 0o700),
+		os.Symlink("../sandboxes/gone", filepath.Join(v1, "netns/18446744073709551615")),
+		os.Mkdir(filepath.Join(v1, "netns/lock_18446744073709551614"), 0o700),
+	)
+}
+
+// oldOrNewPolicies: one of the two sets is in effect, whole, and the next one who
+// applies policies finishes.
+func oldOrNewPolicies(w *world, o *outcome) error {
+	now, err := w.linkpin("policy", "list")
+	if err != nil {
+		return err
+	}
+	if now != w.newPolicies && (o.ok() || now != w.oldPolicies) {
+		return fmt.Errorf("in effect: %s", now)
+	}
+	if err := w.must(o.command); err != nil {
+		return err
+	}
+	if now, err = w.linkpin("policy", "list"); err != nil || now != w.newPolicies {
+		return fmt.Errorf("applied again, in effect: %s %w", now, err)
+	}
+	// A set that is in effect already is not written again, and nothing is tidied up.
+	if left, err := filepath.Glob(filepath.Join(appliedDir, "sets", ".*")); err != nil || len(left) == 0 {
+		return err
+	}
+	if err := w.must(linkpin("policy", "apply")); err != nil {
+		return err
+	}
+	left, err := filepath.Glob(filepath.Join(appliedDir, "sets", ".*"))
+	if err == nil && len(left) > 0 {
+		err = fmt.Errorf("unfinished sets: %s", left)
+	}
+	return err
+}
+
+// try makes one run, and repeats it if the machine was too slow for it.
+func (h *host) try(s *stage, f tracer.Fault) (o *outcome, err error) {
+	for range 5 {
+		if o, err = h.tryOnce(s, f); !errors.Is(err, errOverloaded) {
+			break
+		}
+	}
+	return o, err
+}
+
+// tryOnce makes one run: a world, the program with its fault, and what is asked of them.
+func (h *host) tryOnce(s *stage, f tracer.Fault) (o *outcome, err error) {
+	w, err := h.newWorld(s)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, w.end()) }()
+	if s.before != nil {
+		if err := s.before(w); err != nil {
+			return nil, fmt.Errorf("before: %w", err)
+		}
+	}
+	if s.run != nil {
+		o, err = s.run(w, f)
+	} else {
+		o, err = w.run(s.call(w), f)
+	}
+	if err != nil {
+		return o, err
+	}
+	err = s.judge(w, o)
+	if err != nil {
+		err = fmt.Errorf("%v:\n\t%w\n\tat %v", o, err, o.At)
+	}
+	errs := []error{err, w.end()}
+	if s.teardown != nil {
+		errs = append(errs, s.teardown(w, o))
+	}
+	errs = append(errs, w.clean(), h.await(point{s.name, f}, w))
+	if err := errors.Join(errs...); err != nil {
+		return o, fmt.Errorf("at %v: %w", o.At, err)
+	}
+	return o, nil
+}
+
+func (s *stage) judge(w *world, o *outcome) error {
+	errs := []error{o.checkOutput()}
+	if s.again && (!o.ok() || strings.Contains(o.stderr, ": warning: ")) {
+		again, err := w.run(o.command, tracer.Fault{})
+		switch {
+		case err != nil:
+			return errors.Join(append(errs, err)...)
+		case !again.ok():
+			errs = append(errs, fmt.Errorf("again: %w", again.failed()))
+		}
+		o = again
+	}
+	if s.after != nil {
+		errs = append(errs, s.after(w, o))
+	}
+	return errors.Join(errs...)
+}

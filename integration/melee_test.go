@@ -61,7 +61,11 @@ func melee() (err error) {
 		}
 		all = append(all, c)
 	}
-	for range rounds {
+	for round := range rounds {
+		// Another version of the policies, so that updates have something to do.
+		if err := sh(`sed -i "s/^metadata: {name: \([a-z]*\).*/metadata: {name: \1, description: round %d}/" /etc/linkpin/policies.d/*.yaml && linkpin policy apply`, round); err != nil {
+			return err
+		}
 		if err := meleeRound(all); err != nil {
 			return err
 		}
@@ -74,8 +78,13 @@ func melee() (err error) {
 				return err
 			}
 		}
-		if err := run(exec.Command("linkpin", "verify")); err != nil {
-			return err
+		for _, args := range [][]string{{"verify"}, {"update", "--all"}, {"verify"}} {
+			if err := run(exec.Command("linkpin", args...)); err != nil {
+				return err
+			}
+		}
+		if out, err := exec.Command("linkpin", "ls").Output(); err != nil || bytes.Contains(out, []byte("outdated")) {
+			return fmt.Errorf("after an update of all: %w\n%s", err, out)
 		}
 	}
 	for _, c := range all {
@@ -129,6 +138,7 @@ func meleeRound(all []*meleeContainer) error {
 			func() error { return c.hook("poststop") }, // it runs: nothing may happen
 			func() error { return run(exec.Command("linkpin", "verify")) },
 			func() error { return run(exec.Command("linkpin", "verify", "--repair")) },
+			func() error { return run(exec.Command("linkpin", "update", "--all")) },
 		}
 		call := calls[i%len(calls)]
 		wg.Go(func() {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/cilium/ebpf"
 
@@ -135,7 +136,7 @@ func (s *Session) repair(ctx context.Context, it Item, f *Finding) (string, erro
 			return "", err
 		}
 		how = "program put back, " + how
-	} else if err := s.reattach(e, row, prog, t); err != nil {
+	} else if err := s.reattach(ctx, e, row, prog, t); err != nil {
 		return "", err
 	} else {
 		how = "new link, " + how
@@ -168,12 +169,27 @@ func (s *Session) repin(e *pin.Entry, row *pin.ProgramRecord) error {
 	return e.ReplaceLink(row.Name, l)
 }
 
-func (s *Session) reattach(e *pin.Entry, row *pin.ProgramRecord, prog *ebpf.Program, t attach.Target) error {
-	l, err := attach.Attach(prog, specs.Attachment{
-		Name: row.Name, Hook: row.Hook, Side: row.Side, Mode: row.Mode, Netfilter: row.Netfilter,
-	}, t)
-	if err != nil {
-		return err
+// freeing is how long the kernel may take from taking a link's id away to taking its
+// program off, which waits for a lock that the whole network shares.
+const freeing = time.Second
+
+// reattach makes a link anew. What a repair that was killed has made instead, and left
+// in staging, goes first: the program would run twice.
+func (s *Session) reattach(ctx context.Context, e *pin.Entry, row *pin.ProgramRecord, prog *ebpf.Program, t attach.Target) error {
+	s.dropAbandoned(ctx)
+	var l *attach.Link
+	for start := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+		var err error
+		l, err = attach.Attach(prog, specs.Attachment{
+			Name: row.Name, Hook: row.Hook, Side: row.Side, Mode: row.Mode, Netfilter: row.Netfilter,
+		}, t)
+		if err == nil {
+			break
+		}
+		// The lost link itself may be in the way still.
+		if !errors.Is(err, attach.ErrExist) && !errors.Is(err, attach.ErrBusy) || time.Since(start) > freeing {
+			return err
+		}
 	}
 	defer l.Close()
 	if err := e.ReplaceLink(row.Name, l); err != nil {

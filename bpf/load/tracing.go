@@ -117,28 +117,25 @@ const maxAttempts = 30
 
 // load makes the call; a log that is not empty gets the verifier's lines.
 func (p *progLoad) load(log []byte) (int, error) {
-	var pinned runtime.Pinner
-	defer pinned.Unpin()
-	pointer := func(b []byte) uint64 {
+	pointer := func(b []byte) unsafe.Pointer {
 		if len(b) == 0 {
-			return 0
+			return nil
 		}
-		pinned.Pin(&b[0])
-		return uint64(uintptr(unsafe.Pointer(&b[0])))
+		return unsafe.Pointer(&b[0])
 	}
 	// union bpf_attr, BPF_PROG_LOAD (include/uapi/linux/bpf.h)
 	attr := struct {
 		progType, insnCount                   uint32
-		insns, license                        uint64
+		insns, license                        unsafe.Pointer
 		logLevel, logSize                     uint32
-		log                                   uint64
+		log                                   unsafe.Pointer
 		kernVersion, flags                    uint32
 		name                                  [unix.BPF_OBJ_NAME_LEN]byte
 		ifindex, attachType                   uint32
 		btf, funcInfoSize                     uint32
-		funcInfo                              uint64
+		funcInfo                              unsafe.Pointer
 		funcInfoCount, lineInfoSize           uint32
-		lineInfo                              uint64
+		lineInfo                              unsafe.Pointer
 		lineInfoCount, attachBTFID, attachObj uint32
 	}{
 		progType: p.progType, insnCount: uint32(len(p.insns) / 8), insns: pointer(p.insns), license: pointer(p.license),

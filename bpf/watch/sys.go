@@ -17,6 +17,10 @@ import (
 // the kernel needs (include/uapi/linux/bpf.h). What differs from the last time is
 // then looked at through bpf/entry.
 
+// pointer is one in an attr, of 8 bytes. As a number it would not follow a stack that is
+// moved, and the kernel would write to where the stack was.
+type pointer = unsafe.Pointer
+
 func bpf(cmd uintptr, attr unsafe.Pointer, size uintptr) (int, error) {
 	for {
 		r, _, errno := unix.Syscall(unix.SYS_BPF, cmd, uintptr(attr), size)
@@ -33,8 +37,8 @@ func bpf(cmd uintptr, attr unsafe.Pointer, size uintptr) (int, error) {
 func objInfo(fd int, info []byte) error {
 	attr := struct {
 		fd, length uint32
-		info       uint64
-	}{uint32(fd), uint32(len(info)), uint64(uintptr(unsafe.Pointer(unsafe.SliceData(info))))}
+		info       pointer
+	}{uint32(fd), uint32(len(info)), pointer(unsafe.SliceData(info))}
 	_, err := bpf(unix.BPF_OBJ_GET_INFO_BY_FD, unsafe.Pointer(&attr), unsafe.Sizeof(attr))
 	runtime.KeepAlive(info)
 	return os.NewSyscallError("bpf BPF_OBJ_GET_INFO_BY_FD", err)
@@ -150,10 +154,10 @@ func openMap(path string) (fd int, info mapInfo, err error) {
 		return -1, info, err
 	}
 	attr := struct {
-		path  uint64
+		path  pointer
 		fd    uint32
 		flags uint32
-	}{path: uint64(uintptr(unsafe.Pointer(name))), flags: unix.BPF_F_RDONLY}
+	}{path: pointer(name), flags: unix.BPF_F_RDONLY}
 	fd, err = bpf(unix.BPF_OBJ_GET, unsafe.Pointer(&attr), unsafe.Sizeof(attr))
 	runtime.KeepAlive(name)
 	if err != nil {
@@ -173,12 +177,12 @@ func openMap(path string) (fd int, info mapInfo, err error) {
 func readMap(fd int, keys, values []byte, count int) (int, error) {
 	var batch [8]byte // struct htab's batch is a u32
 	attr := struct {
-		in, out, keys, values uint64
+		in, out, keys, values pointer
 		count, fd             uint32
 		elemFlags, flags      uint64
 	}{
-		out: uint64(uintptr(unsafe.Pointer(&batch))), keys: uint64(uintptr(unsafe.Pointer(unsafe.SliceData(keys)))),
-		values: uint64(uintptr(unsafe.Pointer(unsafe.SliceData(values)))), count: uint32(count), fd: uint32(fd),
+		out: pointer(&batch), keys: pointer(unsafe.SliceData(keys)), values: pointer(unsafe.SliceData(values)),
+		count: uint32(count), fd: uint32(fd),
 	}
 	_, err := bpf(unix.BPF_MAP_LOOKUP_BATCH, unsafe.Pointer(&attr), unsafe.Sizeof(attr))
 	runtime.KeepAlive(&batch)

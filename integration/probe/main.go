@@ -11,6 +11,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -33,8 +34,9 @@ const usage = `usage:
   probe packet INTERFACE             send a frame on an AF_PACKET socket
   probe sniff INTERFACE              wait for such a frame
   probe fd N ADDRESS:PORT            send a datagram on the inherited UDP socket N
-  probe hand SOCKET                  make a UDP socket and hand it to who listens on the unix socket
-  probe keep SOCKET ADDRESS:PORT F   listen there, keep what is handed, send on it when the file F exists
+  probe hand SOCKET [ADDRESS:PORT]   make a UDP socket, or a TCP connection, and hand it to who listens on the unix socket
+  probe keep SOCKET ADDRESS:PORT F   listen there, keep the UDP socket that is handed, send on it when the file F exists
+  probe keep SOCKET connected F      the same with a connection: say something, wait for its echo
   probe listen ADDRESS:PORT          TCP and UDP: accept, echo, say so, until killed
   probe give NETNS COMMAND…          run COMMAND with a UDP socket made in NETNS as descriptor 3
   probe xdp-off INTERFACE            take whatever XDP program off over netlink
@@ -90,7 +92,7 @@ func run(kind string, args []string) error {
 	case "fd":
 		return inherited(args)
 	case "hand":
-		return hand(args[0])
+		return hand(args)
 	case "keep":
 		return keep(args)
 	case "listen":
@@ -238,12 +240,12 @@ func inherited(args []string) error {
 }
 
 // hand makes a UDP socket in the container and passes it out of it.
-func hand(path string) error {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+func hand(args []string) error {
+	fd, err := toHand(args[1:])
 	if err != nil {
 		return err
 	}
-	c, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
+	c, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: args[0], Net: "unix"})
 	if err != nil {
 		return err
 	}
@@ -253,6 +255,42 @@ func hand(path string) error {
 	}
 	// Until the other side has it: the socket must outlive us without a gap.
 	_, err = c.Read(make([]byte, 1))
+	return err
+}
+
+// toHand returns a UDP socket, or with an address a TCP connection.
+func toHand(address []string) (int, error) {
+	if len(address) == 0 {
+		return unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+	}
+	c, err := net.DialTimeout("tcp", address[0], wait)
+	if err != nil {
+		return -1, err
+	}
+	// A duplicate: it stays open until the process ends.
+	f, err := c.(*net.TCPConn).File()
+	if err != nil {
+		return -1, err
+	}
+	return int(f.Fd()), nil
+}
+
+// echoed says something on a connection and waits until it comes back.
+func echoed(fd int) error {
+	patience := unix.NsecToTimeval(3 * int64(wait))
+	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &patience); err != nil {
+		return err
+	}
+	if err := unix.SetNonblock(fd, false); err != nil {
+		return err
+	}
+	if _, err := unix.Write(fd, []byte("last words")); err != nil {
+		return err
+	}
+	n, err := unix.Read(fd, make([]byte, 16))
+	if errors.Is(err, unix.EAGAIN) || err == nil && n == 0 {
+		return unix.ETIMEDOUT
+	}
 	return err
 }
 
@@ -289,6 +327,9 @@ func keep(args []string) error {
 			break
 		}
 		time.Sleep(5 * time.Millisecond)
+	}
+	if args[1] == "connected" {
+		return echoed(fds[0])
 	}
 	return inherited([]string{strconv.Itoa(fds[0]), args[1]})
 }
@@ -362,6 +403,9 @@ func listen(address string) error {
 			return err
 		}
 		fmt.Println("tcp")
-		c.Close()
+		go func() {
+			_, _ = io.Copy(c, c) // until the prober is done
+			c.Close()
+		}()
 	}
 }

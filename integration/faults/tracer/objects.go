@@ -21,8 +21,8 @@ func objectID(pidfd, fd int) (uint32, error) {
 	var info struct{ kind, id uint32 }
 	attr := struct {
 		fd, size uint32
-		info     uint64
-	}{uint32(ours), uint32(unsafe.Sizeof(info)), uint64(uintptr(unsafe.Pointer(&info)))}
+		info     unsafe.Pointer // a number would not follow a stack that is moved
+	}{uint32(ours), uint32(unsafe.Sizeof(info)), unsafe.Pointer(&info)}
 	_, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_OBJ_GET_INFO_BY_FD, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
 	if errno != 0 {
 		return 0, os.NewSyscallError("bpf", errno)

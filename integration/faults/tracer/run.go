@@ -74,6 +74,7 @@ type tracing struct {
 	pid     int // of the program; also its process group
 	threads map[int]*thread
 	pidfds  map[int]int // by process
+	matched int         // calls that are counted for Fault.N
 	result  Result
 }
 
@@ -82,7 +83,7 @@ type thread struct {
 	process int          // its thread group
 	call    *syscallInfo // the call whose exit is waited for
 	args    [6]uint64    // of that call
-	kill    bool         // at its exit
+	act     bool         // at its exit
 }
 
 func (t *tracing) close() {
@@ -205,11 +206,15 @@ func (t *tracing) entry(tid int, th *thread) error {
 		return ignoreGone(unix.PtraceCont(tid, 0))
 	}
 	t.result.Calls++
-	n := t.result.Calls
-	here := n == t.Fault.N && t.Fault.Action != Count
-	if n == t.Fault.N || t.Trace != nil {
-		c := Call{N: n, Name: describe(tid, info, args)}
-		if n == t.Fault.N {
+	counts := t.Fault.Call == "" || strings.HasPrefix(describe(tid, info, args), t.Fault.Call)
+	if counts {
+		t.matched++
+	}
+	reached := counts && t.matched == t.Fault.N
+	here := reached && t.Fault.Action != Count
+	if reached || t.Trace != nil {
+		c := Call{N: t.result.Calls, Name: describe(tid, info, args)}
+		if reached {
 			t.result.At, t.result.Reached = c, true
 		}
 		if t.Trace != nil {
@@ -228,8 +233,8 @@ func (t *tracing) entry(tid int, th *thread) error {
 	}
 	_, creates := makes[args[0]]
 	creates = creates && info.number == unix.SYS_BPF
-	th.kill = here && t.Fault.Action == KillExit
-	if !creates && !th.kill {
+	th.act = here
+	if !creates && !th.act {
 		return ignoreGone(unix.PtraceCont(tid, 0))
 	}
 	th.call, th.args = info, args
@@ -259,8 +264,12 @@ func (t *tracing) exit(tid int, th *thread) error {
 		}
 		t.result.Created = append(t.result.Created, Object{kind, id})
 	}
-	if th.kill {
+	switch {
+	case th.act && t.Fault.Action == KillExit:
 		return ignoreGone(unix.Kill(th.process, unix.SIGKILL))
+	case th.act && t.Fault.Action == Stop:
+		// Nobody handles the stops of its other threads meanwhile.
+		t.Stopped()
 	}
 	return ignoreGone(unix.PtraceCont(tid, 0))
 }

@@ -22,6 +22,7 @@ const (
 	KillEntry               // SIGKILL before the call has any effect
 	KillExit                // SIGKILL after the call, before the program sees its result
 	Fail                    // the call is not made and returns Fault.Errno
+	Stop                    // stopped after the call, before the program sees its result, until Options.Stopped returns
 )
 
 // Fault is the one thing that happens in a run.
@@ -29,6 +30,7 @@ type Fault struct {
 	Action Action
 	N      int        // the call at which it happens, from 1
 	Errno  unix.Errno // for Fail
+	Call   string     // only calls are counted for N whose names begin so; empty: all
 }
 
 func (f Fault) String() string {
@@ -39,6 +41,8 @@ func (f Fault) String() string {
 		return "SIGKILL after"
 	case Fail:
 		return unix.ErrnoName(f.Errno)
+	case Stop:
+		return "stopped"
 	}
 	return "none"
 }
@@ -53,6 +57,9 @@ type Options struct {
 	Fault Fault         // the zero value only counts
 	Limit time.Duration // after which everything is killed; 0 for a minute
 	Trace func(Call)    // called for every call that is counted; may be nil
+	// Stopped is called at a Stop, by the goroutine that called Run; it may call Run for
+	// other programs. The one that is stopped makes no other call that is counted.
+	Stopped func()
 }
 
 // Call is one counted system call.

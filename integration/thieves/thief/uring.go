@@ -108,7 +108,13 @@ func inet4(port int) *unix.RawSockaddrInet4 {
 	return sa
 }
 
-func address[T any](p *T) uint64 { return uint64(uintptr(unsafe.Pointer(p))) }
+func address[T any](p *T) uint64 {
+	given = append(given, p)
+	return uint64(uintptr(unsafe.Pointer(p)))
+}
+
+// given is what the kernel has the addresses of: on the heap, where nothing moves.
+var given []any
 
 func uringUDP(port int, token []byte) error {
 	u, err := newUring()

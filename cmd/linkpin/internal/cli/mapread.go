@@ -76,8 +76,8 @@ func readInfo(m *ebpf.Map) (mapInfo, error) {
 	var info mapInfo
 	attr := struct {
 		fd, size uint32
-		info     uint64
-	}{uint32(m.FD()), uint32(unsafe.Sizeof(info)), uint64(uintptr(unsafe.Pointer(&info)))}
+		info     unsafe.Pointer // a number would not follow a stack that is moved
+	}{uint32(m.FD()), uint32(unsafe.Sizeof(info)), unsafe.Pointer(&info)}
 	_, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_OBJ_GET_INFO_BY_FD, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
 	if errno != 0 {
 		return info, fmt.Errorf("reading what the kernel knows of the map: %w", errno)

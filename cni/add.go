@@ -49,6 +49,9 @@ func (p *Plugin) add(ctx context.Context, conf *Conf, args *skel.CmdArgs) error 
 	}
 	if err == nil {
 		p.dropDrained(conf)
+		if sel == nil {
+			p.sweep(ctx)
+		}
 		return nil
 	}
 	if sel == nil || !sel.mayFail() {

@@ -102,6 +102,9 @@ func (p *Plugin) checkEntry(s *entry.Session, w entry.Want, cookie uint64) error
 		return drift(place, errors.New("it is recorded for another network namespace"))
 	}
 	for _, f := range s.Verify(item) {
+		if f.Problem == entry.ProblemUpdating {
+			continue // the old program runs, or the new one
+		}
 		if f.Problem != entry.ProblemUnknown {
 			return drift(place, fmt.Errorf("program %s: %s: %s", f.Program, f.Problem, f.Detail))
 		}

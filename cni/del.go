@@ -57,6 +57,17 @@ func (p *Plugin) GC(args *skel.CmdArgs) error {
 	return cniError(errors.Join(err, gcErr))
 }
 
+// sweep takes away a little of what has ended. That there is no state, or that it can't be
+// opened, is nothing to an ADD that has nothing to attach.
+func (p *Plugin) sweep(ctx context.Context) {
+	s, done, err := p.existing()
+	if s == nil || err != nil {
+		return
+	}
+	defer done()
+	s.Sweep(ctx)
+}
+
 // existing opens the state if there is any; the session is nil if there is none.
 func (p *Plugin) existing() (*entry.Session, func(), error) {
 	root, err := pin.Open(p.BPFFS)

@@ -77,13 +77,15 @@ func (h *Hook) create(ctx context.Context, st *oci.State, bundle string) error {
 }
 
 // disinherit makes sure that a container without policies is not under those of a
-// container that was in its cgroup before.
+// container that was in its cgroup before. It sweeps, as every invocation does.
 func (h *Hook) disinherit(ctx context.Context, st *oci.State, bundle string) error {
 	root, err := pin.Open(h.BPFFS)
 	if err != nil {
 		return nil // nothing is recorded, or nobody can tell
 	}
 	defer root.Close()
+	s := &entry.Session{Root: root, Roots: h.Roots, By: pin.ByHook, Warn: h.Warn}
+	defer s.Sweep(ctx)
 	key := pin.ContainerKey(st.ID, bundle)
 	retired, err := root.RetiredCount()
 	if err != nil {
@@ -104,7 +106,6 @@ func (h *Hook) disinherit(ctx context.Context, st *oci.State, bundle string) err
 		return nil // it has none of its own that anything could be attached to
 	}
 	defer cgroup.Close()
-	s := &entry.Session{Root: root, Roots: h.Roots, By: pin.ByHook, Warn: h.Warn}
 	return s.Disinherit(ctx, key, &entry.Subject{PID: st.Pid, Start: start, Cgroup: cgroup})
 }
 

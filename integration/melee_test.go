@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -29,7 +30,9 @@ const meleePatience = 2 * time.Minute
 // meleeContainer is a process in a cgroup and a network namespace of its own.
 type meleeContainer struct {
 	id, cgroup, netns, bundle string
-	process                   *exec.Cmd
+
+	mu      sync.Mutex // of what follows
+	process *exec.Cmd
 }
 
 // meleeMain lets everything that linkpin does happen at once to the same containers:
@@ -113,8 +116,50 @@ ip link set %[1]s up
 nsenter --net=%[2]s sh -ec "ip link set lo up; ip link set eth0 up"`, id, c.netns); err != nil {
 		return nil, err
 	}
-	c.process = c.inside("sleep", "600")
-	return c, c.process.Start()
+	return c, c.start()
+}
+
+// start starts the container's process and waits until it is where it belongs.
+func (c *meleeContainer) start() error {
+	c.process = c.inside("sh", "-c", "echo ready; exec sleep 600")
+	out, err := c.process.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := c.process.Start(); err != nil {
+		return err
+	}
+	if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+		return fmt.Errorf("container %s does not start: %w", c.id, err)
+	}
+	return nil
+}
+
+// restart ends the container and starts it again, with the same id, in the same cgroup
+// and namespace: a poststop comes while others are at it.
+func (c *meleeContainer) restart() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.kill(); err != nil {
+		return err
+	}
+	if err := c.call("poststop", 0); err != nil {
+		return err
+	}
+	if err := c.start(); err != nil {
+		return err
+	}
+	return c.call("createRuntime", c.process.Process.Pid)
+}
+
+func (c *meleeContainer) kill() error {
+	if err := c.process.Process.Kill(); err != nil {
+		return err
+	}
+	if err := c.process.Wait(); err != nil && !killed(err) {
+		return err
+	}
+	return nil
 }
 
 // inside returns a program that runs as the container would.
@@ -139,6 +184,8 @@ func meleeRound(all []*meleeContainer) error {
 			func() error { return run(exec.Command("linkpin", "verify")) },
 			func() error { return run(exec.Command("linkpin", "verify", "--repair")) },
 			func() error { return run(exec.Command("linkpin", "update", "--all")) },
+			func() error { return run(exec.Command("linkpin", "policy", "apply")) },
+			c.restart,
 		}
 		call := calls[i%len(calls)]
 		wg.Go(func() {
@@ -177,10 +224,21 @@ func (c *meleeContainer) plugin(verb string) error {
 	return run(cmd)
 }
 
+// hook calls linkpin-hook for the process that runs now. A runtime starts a container
+// once at a time; its poststop may come at any moment.
 func (c *meleeContainer) hook(stage string) error {
+	if stage == "poststop" {
+		return c.call(stage, 0)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.call(stage, c.process.Process.Pid)
+}
+
+func (c *meleeContainer) call(stage string, pid int) error {
 	state := map[string]any{"ociVersion": "1.0.2", "id": c.id, "status": "stopped", "bundle": c.bundle}
-	if stage == "createRuntime" {
-		state["status"], state["pid"] = "creating", c.process.Process.Pid
+	if pid != 0 {
+		state["status"], state["pid"] = "creating", pid
 	}
 	in, err := json.Marshal(state)
 	if err != nil {
@@ -215,10 +273,7 @@ func (c *meleeContainer) covered() error {
 }
 
 func (c *meleeContainer) end() error {
-	if err := c.process.Process.Kill(); err != nil {
-		return err
-	}
-	if err := c.process.Wait(); err != nil && !killed(err) {
+	if err := c.kill(); err != nil {
 		return err
 	}
 	if err := errors.Join(c.plugin("DEL"), c.hook("poststop"), sh("ip link del %s; ip netns del %s", c.id, c.id)); err != nil {

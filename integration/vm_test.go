@@ -20,6 +20,7 @@ func TestVM(t *testing.T) {
 	needTools(t, "runc", "crun", "busybox", "ip", "tc", "bpftool", "jq")
 	for _, runtime := range []string{"runc", "crun"} {
 		t.Run(runtime, func(t *testing.T) {
+			t.Parallel()
 			testscript.Run(t, testscript.Params{
 				Files:               vmScripts(t, runtime),
 				RequireExplicitExec: true,
@@ -44,7 +45,7 @@ func vmScripts(t *testing.T, runtime string) []string {
 		t.Fatal(err)
 	}
 	var files []string
-	for _, name := range vmList(string(list), runtime) {
+	for _, name := range vmList(string(list), runtime, os.Getenv("LINKPIN_VM_ALL")) {
 		file := filepath.Join("vm/testdata", name+".txtar")
 		if _, err := os.Stat(file); err != nil {
 			file = filepath.Join("testdata", name+".txtar")
@@ -54,14 +55,17 @@ func vmScripts(t *testing.T, runtime string) []string {
 	return files
 }
 
-// vmList returns the names that a list has for a runtime. "#" begins a comment.
-func vmList(list, runtime string) []string {
+// vmList returns the names that a list has for a runtime; those marked "all" only if
+// all is not empty. "#" begins a comment.
+func vmList(list, runtime, all string) []string {
 	var names []string
 	for line := range strings.Lines(list) {
 		line, _, _ = strings.Cut(line, "#")
-		if fields := strings.Fields(line); len(fields) == 2 && fields[0] == runtime {
-			names = append(names, fields[1])
+		fields := strings.Fields(line)
+		if len(fields) < 2 || fields[0] != runtime || len(fields) > 2 && all == "" {
+			continue
 		}
+		names = append(names, fields[1])
 	}
 	return names
 }

@@ -294,10 +294,10 @@ func (f *Filter) Replace(prog *ebpf.Program, ns *target.Netns) error {
 	return f.explain(err)
 }
 
-// Remove deletes the filter if it has its name and its program; what else is at its
-// place, and a filter that is gone, are left alone.
-func (f *Filter) Remove(ns *target.Netns) error {
-	return f.explain(f.in(ns, func() error {
+// Remove deletes the filter if it has its name and its program, and reports whether it
+// did; what else is at its place, and a filter that is gone, are left alone.
+func (f *Filter) Remove(ns *target.Netns) (removed bool, err error) {
+	err = f.in(ns, func() error {
 		found, err := f.find()
 		if err != nil || found == nil || found.id != f.ProgramID || found.tag != f.Tag {
 			return err
@@ -306,8 +306,10 @@ func (f *Filter) Remove(ns *target.Netns) error {
 		if vanished(err) {
 			return nil
 		}
+		removed = err == nil
 		return err
-	}))
+	})
+	return removed, f.explain(err)
 }
 
 // RemoveQdisc deletes the clsact qdisc of the filter's device, if no filter of

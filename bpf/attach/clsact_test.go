@@ -106,7 +106,7 @@ func TestFilter(t *testing.T) {
 		} {
 			wrong := *f
 			change(&wrong)
-			if err := wrong.Remove(nil); err != nil || filterState(t, f) != Live {
+			if removed, err := wrong.Remove(nil); err != nil || removed || filterState(t, f) != Live {
 				t.Errorf("%+v was removed, %v", wrong, err)
 			}
 		}
@@ -114,8 +114,8 @@ func TestFilter(t *testing.T) {
 			if err := next.RemoveQdisc(nil); err != nil || filterState(t, second) != Live {
 				t.Fatalf("the qdisc went with filters below it, %v", err)
 			}
-			for range 2 {
-				if err := next.Remove(nil); err != nil || filterState(t, next) != Severed {
+			for i := range 2 {
+				if removed, err := next.Remove(nil); err != nil || removed != (i == 0) || filterState(t, next) != Severed {
 					t.Errorf("Remove: %v", err)
 				}
 			}
@@ -128,11 +128,11 @@ func TestFilter(t *testing.T) {
 		if kind, err := qdiscKind(f.Ifindex); kind != "" || err != nil {
 			t.Errorf("left: qdisc %q, %v", kind, err)
 		}
-		if err := f.Remove(nil); err != nil {
+		if _, err := f.Remove(nil); err != nil {
 			t.Error(err)
 		}
 		deleteLink(t, "lpcls0")
-		if err := errors.Join(f.Remove(nil), f.RemoveQdisc(nil)); err != nil || filterState(t, f) != Severed {
+		if err := errors.Join(remove(f), f.RemoveQdisc(nil)); err != nil || filterState(t, f) != Severed {
 			t.Errorf("without the device: %v", err)
 		}
 		if err := f.Add(p, nil); !errors.Is(err, target.ErrGone) {
@@ -255,7 +255,7 @@ func TestFilterUnderAnIngressQdisc(t *testing.T) {
 	if f.MakesQdisc || filterState(t, f) != Live {
 		t.Errorf("%+v", f)
 	}
-	if err := errors.Join(f.Remove(nil), f.RemoveQdisc(nil)); err != nil {
+	if err := errors.Join(remove(f), f.RemoveQdisc(nil)); err != nil {
 		t.Error(err)
 	}
 	if kind, _ := qdiscKind(i.Peer.Index); kind != kindIngress {
@@ -308,4 +308,9 @@ func TestFilterRefusesNonsense(t *testing.T) {
 	if got := filterName(strings.Repeat("x", 254) + "é"); len(got) != 254 {
 		t.Errorf("a name of %d bytes: %q", len(got), got[250:])
 	}
+}
+
+func remove(f *Filter) error {
+	_, err := f.Remove(nil)
+	return err
 }

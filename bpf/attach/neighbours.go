@@ -22,11 +22,15 @@ type Order struct {
 	There bool
 	// InFront are the ids of the programs that run before it, whoever's they are.
 	InFront []uint32
+	// Behind are those that run after it and may rewrite what it has decided on: at
+	// hooks of cgroups that rewrite anything.
+	Behind []uint32
 }
 
 // OrderOf finds program id at its hook. Those in front on an interface can end the
 // chain. All programs of a cgroup run, but those in front may rewrite what ours then
-// see, at hooks that rewrite anything. For interface hooks side must be what Resolve
+// see, at hooks that rewrite anything, and those behind what ours have allowed: programs
+// of the cgroup itself come before those of the cgroups above. For interface hooks side must be what Resolve
 // returned. On tcx/ingress a program at XDP counts: it sees packets before.
 func OrderOf(hook specs.Hook, side specs.Side, t Target, id uint32) (Order, error) {
 	_, at, err := hooks.Types(hook)
@@ -37,7 +41,11 @@ func OrderOf(hook specs.Hook, side specs.Side, t Target, id uint32) (Order, erro
 	case rewrites(hook) && t.Cgroup != nil:
 		// What is in force on a cgroup includes programs above that go first.
 		_, ids, err := progQuery(int(t.Cgroup.Dir.Fd()), uint32(at), queryEffective)
-		return orderIn(ids, id), err
+		o := orderIn(ids, id)
+		if o.There {
+			o.Behind = ids[len(o.InFront)+1:]
+		}
+		return o, err
 	case hook.Target() == specs.TargetInterface && t.Interface != nil:
 		dev, run := &t.Interface.Device, t.Interface.Netns.Do
 		if side == specs.SideHost {

@@ -32,11 +32,15 @@ func TestOrderOf(t *testing.T) {
 			}
 			for n, id := range ids {
 				o, err := OrderOf(c.hook, c.side, at, id)
-				if err != nil || o.Known != c.known || o.There != c.known || c.known && !slices.Equal(o.InFront, ids[:n]) {
+				var behind []uint32 // on interfaces they have no part in what ours has decided
+				if c.hook == "cgroup/connect4" {
+					behind = ids[n+1:]
+				}
+				if err != nil || o.Known != c.known || o.There != c.known || c.known && !slices.Equal(o.InFront, ids[:n]) || !slices.Equal(o.Behind, behind) {
 					t.Errorf("%d of %v: %+v, %v", n, ids, o, err)
 				}
 			}
-			if o, err := OrderOf(c.hook, c.side, at, ids[0]+1<<20); err != nil || o.There || len(o.InFront) > 0 {
+			if o, err := OrderOf(c.hook, c.side, at, ids[0]+1<<20); err != nil || o.There || len(o.InFront)+len(o.Behind) > 0 {
 				t.Errorf("a program that is not there: %+v, %v", o, err)
 			}
 		})
@@ -62,6 +66,9 @@ func TestOrderOfManyPrograms(t *testing.T) {
 		t.Errorf("%+v, %v", o, err)
 	}
 	if o, err = OrderOf("cgroup/connect4", "", below, last); err != nil || !o.There || len(o.InFront) != 64 || o.InFront[0] != own {
+		t.Errorf("%+v, %v", o, err)
+	}
+	if o, err = OrderOf("cgroup/connect4", "", below, own); err != nil || !o.There || len(o.InFront) != 0 || len(o.Behind) != 64 {
 		t.Errorf("%+v, %v", o, err)
 	}
 }

@@ -24,7 +24,7 @@ import (
 // places that it published.
 func (s *Session) Attach(ctx context.Context, sub *Subject, wants []Want) (published []pin.Place, err error) {
 	if len(wants) > 0 {
-		s.dropAbandoned(ctx)
+		s.dropAbandoned(ctx, targets(sub, wants)...)
 	}
 	all := make([]*built, len(wants))
 	for i, w := range wants {
@@ -43,7 +43,8 @@ func (s *Session) Attach(ctx context.Context, sub *Subject, wants []Want) (publi
 	if err != nil {
 		return nil, err
 	}
-	attachCtx, cancel := context.WithTimeoutCause(ctx, AttachTimeout, tookTooLong("attaching", AttachTimeout))
+	limit = cmp.Or(s.attachTimeout, AttachTimeout)
+	attachCtx, cancel := context.WithTimeoutCause(ctx, limit, tookTooLong("attaching", limit))
 	defer cancel()
 	kept, err = s.each(kept, func(b *built) error { return s.attach(attachCtx, sub, b) })
 	if err != nil {
@@ -261,7 +262,7 @@ func Attaches(plan *specs.Plan, ifname string) bool {
 func (s *Session) publish(sub *Subject, b *built) (err error) {
 	st := b.noted.staging // giveUp's, if it is not published
 	if st == nil {
-		if st, err = s.Root.Stage(); err != nil {
+		if st, err = s.Root.StageFor(b.target(sub)); err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, st.Discard()) }()

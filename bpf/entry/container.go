@@ -182,21 +182,25 @@ func (s *Session) inForce(e *pin.Entry, rec *pin.Record, sub *Subject) bool {
 		s.allLive(e, rec)
 }
 
-// open looks up an entry and its record.
+// open looks up an entry and its record. Nothing may be locked: an entry that goes while
+// it is looked at gives pin.ErrNotExist, not a record that is missing.
 func (s *Session) open(p pin.Place) (*pin.Entry, *pin.Record, error) {
-	e, err := s.Root.Entry(p)
-	if err != nil {
-		return nil, nil, err
-	}
-	rec, err := e.Record()
-	if err != nil {
-		remedy := "" // a call that failed may work the next time
-		if errors.Is(err, pin.ErrNoRecord) || errors.Is(err, pin.ErrUnfrozen) || errors.Is(err, pin.ErrDamaged) {
-			remedy = "remove it by hand: rm -r " + s.Root.Path() + "/" + p.String()
+	for try := 0; ; try++ {
+		e, err := s.Root.Entry(p)
+		if err != nil {
+			return nil, nil, err
 		}
-		return nil, nil, fault.New(p.String(), err, remedy)
+		rec, err := e.Record()
+		switch {
+		case err == nil:
+			return e, &rec, nil
+		case errors.Is(err, pin.ErrNoRecord) && try < lookTries:
+			continue
+		case errors.Is(err, pin.ErrDamaged), errors.Is(err, pin.ErrUnfrozen), errors.Is(err, pin.ErrNoRecord):
+			return nil, nil, fault.New(p.String(), err, "remove it by hand: rm -r "+s.Root.Path()+"/"+p.String())
+		}
+		return nil, nil, fault.New(p.String(), err, "")
 	}
-	return e, &rec, nil
 }
 
 func (s *Session) readRecord(p pin.Place) (*pin.Record, error) {

@@ -25,7 +25,7 @@ func (s *Session) containerEnded(rec *pin.Record) (bool, error) {
 		if ended, err := s.processEnded(rec); err != nil || ended {
 			return ended, err
 		}
-		removed, err := target.CgroupRemoved(s.Roots, rec.PID, rec.Cgroup.Path)
+		removed, err := target.CgroupRemoved(s.Roots, rec.PID, rec.Cgroup.Path, rec.Cgroup.ID)
 		return removed || errors.Is(err, target.ErrGone), nil
 	case err != nil:
 		return false, fmt.Errorf("cgroup of container %s: %w", rec.Identity.ContainerID, err)

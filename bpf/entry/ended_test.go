@@ -17,7 +17,12 @@ import (
 // whose cgroup is merely mounted elsewhere.
 func TestProcessThatIsExiting(t *testing.T) {
 	proc := t.TempDir()
-	if err := os.Mkdir(filepath.Join(proc, "77"), 0o755); err != nil {
+	for _, dir := range []string{"77", "self"} {
+		if err := os.Mkdir(filepath.Join(proc, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink("/proc/self/mountinfo", filepath.Join(proc, "self", "mountinfo")); err != nil {
 		t.Fatal(err)
 	}
 	stat := "77 (sh) R 1 77 77 0 -1 4194560 0 0 0 0 0 0 0 0 20 0 1 0 4711 0 0 0"
@@ -25,7 +30,7 @@ func TestProcessThatIsExiting(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := &Session{Roots: target.Roots{Proc: proc}}
-	rec := &pin.Record{PID: 77, Start: 4711, Cgroup: &pin.CgroupRecord{Path: filepath.Join(proc, "web"), ID: 4712}}
+	rec := &pin.Record{PID: 77, Start: 4711, Cgroup: &pin.CgroupRecord{Path: filepath.Join(proc, "web"), ID: 1 << 60}}
 	for cgroup, want := range map[string]bool{"/elsewhere/web": false, "/elsewhere/web (deleted)": true} {
 		if err := os.WriteFile(filepath.Join(proc, "77", "cgroup"), fmt.Appendf(nil, "0::%s\n", cgroup), 0o600); err != nil {
 			t.Fatal(err)

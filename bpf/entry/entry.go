@@ -56,9 +56,10 @@ type Session struct {
 	step func(string)
 
 	// Tests: in place of the constants, and of attach.Attach.
-	retiredCap  int
-	loadTimeout time.Duration
-	attachLink  func(*ebpf.Program, specs.Attachment, attach.Target) (*attach.Link, error)
+	retiredCap    int
+	loadTimeout   time.Duration
+	attachTimeout time.Duration
+	attachLink    func(*ebpf.Program, specs.Attachment, attach.Target) (*attach.Link, error)
 }
 
 // Subject is the container, or the sandbox, that is being served. The caller owns

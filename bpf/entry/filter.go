@@ -74,7 +74,7 @@ func (s *Session) attachFilter(sub *Subject, b *built, c choice) (builtLink, err
 		return builtLink{}, fmt.Errorf("program %s was not loaded", c.key)
 	}
 	if b.noted.staging == nil {
-		st, err := s.Root.Stage()
+		st, err := s.Root.StageFor(b.target(sub))
 		if err != nil {
 			return builtLink{}, err
 		}
@@ -163,39 +163,53 @@ func (s *Session) giveUp(b *built) error {
 }
 
 // dropFilters takes off what a note names, as far as it is still there and ours, and
-// the qdiscs that linkpin made, if no filter of anybody is left below them.
+// the qdiscs that linkpin made, if no filter of anybody is left below them. A qdisc from
+// which it has taken nothing stays: somebody may have made that one anew.
 func (s *Session) dropFilters(note pin.Filters) error {
 	ns := s.noteNetns(note)
 	if ns != nil {
 		defer func() { s.warn(ns.Close()) }()
 	}
 	var errs []error
-	for _, then := range []func(*attach.Filter, bool) error{
-		func(f *attach.Filter, _ bool) error { return f.Remove(ns) },
-		func(f *attach.Filter, madeQdisc bool) error {
-			if !madeQdisc {
-				return nil
-			}
-			return f.RemoveQdisc(ns)
-		},
-	} {
-		for _, row := range note.Programs {
-			if row.Filter == nil || row.Side != specs.SideHost && ns == nil {
-				continue // it went with its namespace
-			}
-			errs = append(errs, then(filterOf(row), row.Filter.MadeQdisc))
+	emptied := map[device]*attach.Filter{}
+	for _, row := range note.Programs {
+		if row.Filter == nil || row.Side != specs.SideHost && ns == nil {
+			continue // it went with its namespace
 		}
+		f := filterOf(row)
+		removed, err := f.Remove(ns)
+		if removed && row.Filter.MadeQdisc {
+			emptied[deviceOf(row.Side, row.Ifindex, note.Netns)] = f
+		}
+		errs = append(errs, err)
+	}
+	for _, f := range emptied {
+		errs = append(errs, f.RemoveQdisc(ns))
 	}
 	return errors.Join(errs...)
 }
 
+// entryFilters returns the note of an entry's filters or, where somebody has unpinned
+// that, what its record says; ok is false if the entry has none.
+func (s *Session) entryFilters(e *pin.Entry) (note pin.Filters, ok bool, err error) {
+	if e.HasFilters() {
+		note, err = e.Filters()
+		return note, true, err
+	}
+	rec, err := e.Record()
+	if err != nil {
+		return note, false, nil //nolint:nilerr // nothing tells of filters; that the record can't be read is said elsewhere
+	}
+	for _, row := range rec.Programs {
+		ok = ok || row.Filter != nil
+	}
+	return pin.Filters{Netns: rec.Netns, Sandbox: rec.Sandbox, Programs: rec.Programs}, ok, nil
+}
+
 // dropEntryFilters is dropFilters for an entry that is about to be removed.
 func (s *Session) dropEntryFilters(e *pin.Entry) error {
-	if !e.HasFilters() {
-		return nil
-	}
-	note, err := e.Filters()
-	if err != nil {
+	note, ok, err := s.entryFilters(e)
+	if err != nil || !ok {
 		return err
 	}
 	return s.dropFilters(note)
@@ -212,11 +226,8 @@ func (s *Session) removeEntry(e *pin.Entry) error {
 // settleFilters is settleLink for the filters of a retired entry; it returns how many
 // have to stay.
 func (s *Session) settleFilters(e *pin.Entry, how settling) (left int, err error) {
-	if !e.HasFilters() {
-		return 0, nil
-	}
-	note, err := e.Filters()
-	if err != nil {
+	note, ok, err := s.entryFilters(e)
+	if err != nil || !ok {
 		return 0, err
 	}
 	if how != settleAll {
@@ -257,7 +268,7 @@ func filterInfo(row pin.ProgramRecord, ns *target.Netns) (attach.Info, error) {
 // rowInfo says what the kernel has of one recorded program.
 func (s *Session) rowInfo(e *pin.Entry, rec *pin.Record, row pin.ProgramRecord) (attach.Info, error) {
 	if row.Filter == nil {
-		return linkInfo(e.LinkPath(row.Name))
+		return pinnedInfo(e, row)
 	}
 	ns := s.noteNetns(pin.Filters{Netns: rec.Netns, Sandbox: rec.Sandbox, Programs: []pin.ProgramRecord{row}})
 	if ns != nil {

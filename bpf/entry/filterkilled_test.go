@@ -69,7 +69,7 @@ func TestFilterKilled(t *testing.T) {
 	if _, err := f.GC(context.Background(), GCOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if got := filters(t, "lpfil5", netlink.HANDLE_MIN_INGRESS); !slices.Equal(got, []string{"theirs"}) || inside() != 0 || !s.arrives(t) {
+	if got := filters(t, "lpfil5", netlink.HANDLE_MIN_INGRESS); !slices.Equal(got, []string{"theirs"}) || inside() != 0 || !s.gets(t) {
 		t.Errorf("left: %q, and %d inside", got, inside())
 	}
 	s.ns.Do(t, func() {

@@ -86,7 +86,7 @@ func TestFilterRepair(t *testing.T) {
 			item, _ := f.Look(s.place("drop"))
 			x := stolen{f, s, s.place("drop"), s.iface.Peer.Index, item.Record.Programs[0]}
 			thief.steal(t, x)
-			if !s.arrives(t) {
+			if !s.gets(t) {
 				t.Fatal("nothing was stolen")
 			}
 			delete(ps, "drop") // the program is pinned: nobody has to load it again

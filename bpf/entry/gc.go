@@ -20,6 +20,12 @@ type GCOptions struct {
 	Wait time.Duration
 }
 
+// GC that waits looks again after these pauses, which double.
+const (
+	minGCPause = 10 * time.Millisecond
+	maxGCPause = 80 * time.Millisecond
+)
+
 // GCResult is what GC did and what it left.
 type GCResult struct {
 	Removed  int // entries, staging directories and index links that are gone
@@ -32,7 +38,7 @@ type GCResult struct {
 func (s *Session) GC(ctx context.Context, o GCOptions) (GCResult, error) {
 	deadline := time.Now().Add(o.Wait)
 	var total GCResult
-	for {
+	for pause := minGCPause; ; pause = min(2*pause, maxGCPause) {
 		r, err := s.gcOnce(ctx)
 		total.Removed += r.Removed
 		total.Draining, total.Busy = r.Draining, r.Busy
@@ -46,7 +52,7 @@ func (s *Session) GC(ctx context.Context, o GCOptions) (GCResult, error) {
 		select {
 		case <-ctx.Done():
 			return total, context.Cause(ctx)
-		case <-time.After(10 * time.Millisecond):
+		case <-time.After(pause):
 		}
 	}
 }

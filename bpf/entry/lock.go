@@ -22,7 +22,24 @@ func (s *Session) Lock(ctx context.Context, o pin.Owner) (*pin.Lock, error) {
 		if !skippable(err) {
 			s.warn(err)
 		}
+		s.settleLatest()
 	})
+}
+
+// latest is how many retired entries who waits for a lock looks at.
+const latest = 32
+
+// settleLatest finishes what has been retired last: a sweeper that was stopped right
+// after the rename may have left a link that keeps a namespace, and with it the rest of
+// what is swept.
+func (s *Session) settleLatest() {
+	places, err := s.Root.Retired() // oldest first
+	s.warn(err)
+	for _, p := range places[max(len(places)-latest, 0):] {
+		if err := s.settle(p, settleDrained); !skippable(err) {
+			s.warn(err)
+		}
+	}
 }
 
 // lockExisting locks an owner that has entries; it returns nil if there are none.

@@ -19,6 +19,10 @@ import (
 // Examination is one run of `linkpin verify` over a session. It remembers what was
 // read, so that it must not outlive the run.
 type Examination struct {
+	// Ours says whether a program is in any of our records; nil: they are read for it. It
+	// is asked about programs that stand beside those of an entry.
+	Ours func(program uint32) bool
+
 	s      *Session
 	ours   map[uint32]bool // programs of all records; nil until somebody asks
 	mended []Finding       // of the tree
@@ -39,6 +43,9 @@ func (x *Examination) Repair(ctx context.Context, p pin.Place) ([]Finding, error
 	owner, ok := p.Owner()
 	if !ok {
 		return nil, nil
+	}
+	if err := x.s.checkWritable(); err != nil {
+		return nil, err
 	}
 	lock, err := x.s.lockExisting(ctx, owner)
 	if lock == nil || err != nil {
@@ -204,6 +211,10 @@ func (x *Examination) order(it Item, p pin.ProgramRecord, info attach.Info, t at
 		}
 		return
 	}
+	if o.Behind = x.foreign(it.Record, o.Behind); len(o.Behind) > 0 {
+		add(p.Name, ProblemBehind, fmt.Sprintf("%s at %s, of this cgroup or one above, may change what ours has allowed",
+			programTexts(o.Behind), p.Hook), whoseRemedy)
+	}
 	if !o.There {
 		// Unless somebody is just updating it, the link is on another device.
 		if it, ok := x.s.Look(it.Place); t.Interface != nil && ok && slices.ContainsFunc(it.Links, func(l LinkState) bool { return l.Info == info }) {
@@ -212,12 +223,7 @@ func (x *Examination) order(it Item, p pin.ProgramRecord, info attach.Info, t at
 		}
 		return
 	}
-	var others []string
-	for _, id := range o.InFront {
-		if !x.isOurs(it.Record, id) {
-			others = append(others, attach.ProgramText(id))
-		}
-	}
+	others := x.foreign(it.Record, o.InFront)
 	if len(others) == 0 {
 		return
 	}
@@ -225,7 +231,22 @@ func (x *Examination) order(it Item, p pin.ProgramRecord, info attach.Info, t at
 	if t.Interface != nil {
 		does = "sees packets before ours and may keep them from it"
 	}
-	add(p.Name, ProblemInFront, fmt.Sprintf("%s at %s %s", strings.Join(others, ", "), p.Hook, does), "find out whose it is: bpftool prog show")
+	add(p.Name, ProblemInFront, fmt.Sprintf("%s at %s %s", programTexts(others), p.Hook, does), whoseRemedy)
+}
+
+const whoseRemedy = "find out whose it is: bpftool prog show, bpftool cgroup tree"
+
+func programTexts(ids []uint32) string {
+	var texts []string
+	for _, id := range ids {
+		texts = append(texts, attach.ProgramText(id))
+	}
+	return strings.Join(texts, ", ")
+}
+
+// foreign returns the programs that are not in our records.
+func (x *Examination) foreign(rec *pin.Record, ids []uint32) []uint32 {
+	return slices.DeleteFunc(slices.Clone(ids), func(id uint32) bool { return x.isOurs(rec, id) })
 }
 
 // isOurs reports whether a program is in any of our records. They are read only if
@@ -233,6 +254,9 @@ func (x *Examination) order(it Item, p pin.ProgramRecord, info attach.Info, t at
 func (x *Examination) isOurs(rec *pin.Record, id uint32) bool {
 	if slices.ContainsFunc(rec.Programs, func(p pin.ProgramRecord) bool { return p.ProgramID == id }) {
 		return true
+	}
+	if x.Ours != nil {
+		return x.Ours(id)
 	}
 	if x.ours == nil {
 		x.ours = map[uint32]bool{}

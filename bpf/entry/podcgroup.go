@@ -131,7 +131,7 @@ func (s *Session) dropDrained(cg *target.Cgroup, reasons ...string) error {
 	var errs []error
 	for _, p := range places {
 		r, err := pin.ParseRetired(p.Name())
-		if err != nil || !slices.Contains(reasons, r.Reason) || r.Cgroup != 0 && r.Cgroup != cg.ID {
+		if err != nil || !slices.Contains(reasons, r.Reason) || !r.Concerns(pin.Target{Cgroup: cg.ID}) {
 			continue
 		}
 		e, err := s.Root.Entry(p)

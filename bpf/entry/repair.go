@@ -29,6 +29,9 @@ func (s *Session) Repair(ctx context.Context, p pin.Place) ([]Finding, error) {
 	if !ok {
 		return nil, nil
 	}
+	if err := s.checkWritable(); err != nil {
+		return nil, err
+	}
 	s.FinishIntents(ctx)
 	lock, err := s.lockExisting(ctx, owner)
 	if lock == nil || err != nil {
@@ -89,7 +92,8 @@ func (s *Session) mend(ctx context.Context, p pin.Place) (mended bool, err error
 	mended = true
 	for _, f := range s.repairEntry(ctx, p) {
 		switch {
-		case f.Problem == ProblemUnknown && f.Err == nil:
+		case f.Problem == ProblemUnknown && f.Err == nil, f.Problem == ProblemUnconfirmed:
+		case f.Problem == ProblemUpdating: // the old program runs, or the new one
 		case f.Repaired != "" && f.Err == nil:
 			s.warn(fmt.Errorf("%s: program %s: %s: %s", p, f.Program, f.Detail, f.Repaired))
 		default:

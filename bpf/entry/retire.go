@@ -9,6 +9,8 @@ import (
 	"io/fs"
 	"slices"
 
+	"github.com/cilium/ebpf"
+
 	"github.com/linkpin/linkpin/bpf/attach"
 	"github.com/linkpin/linkpin/bpf/pin"
 	"github.com/linkpin/linkpin/specs"
@@ -20,11 +22,11 @@ const RetiredCap = 1024
 
 // retire moves an entry to retired/ by one rename and removes what may go.
 func (s *Session) retire(p pin.Place, reason string) error {
-	var cgroup uint64
-	if rec, err := s.readRecord(p); err == nil && rec.Cgroup != nil {
-		cgroup = rec.Cgroup.ID
+	var on pin.Target
+	if rec, err := s.readRecord(p); err == nil {
+		on = retiredTarget(p, rec)
 	}
-	r, err := s.Root.Retire(p, reason, cgroup)
+	r, err := s.Root.RetireFrom(p, reason, on)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // somebody else retired it
 	}
@@ -38,6 +40,17 @@ func (s *Session) retire(p pin.Place, reason string) error {
 	return s.capRetired()
 }
 
+// retiredTarget returns what the links of an entry are on, for its name in retired/.
+func retiredTarget(p pin.Place, rec *pin.Record) pin.Target {
+	switch {
+	case rec.Cgroup != nil:
+		return pin.Target{Cgroup: rec.Cgroup.ID}
+	case p.Kind() != pin.ContainerPlace && rec.Netns != nil:
+		return pin.Target{Netns: rec.Netns.Cookie}
+	}
+	return pin.Target{}
+}
+
 // takeDown removes an entry whose target lives on, so that it can be made anew. The
 // descriptors are held across it: when it returns, the links are off.
 func (s *Session) takeDown(e *pin.Entry) error {
@@ -49,6 +62,7 @@ func (s *Session) takeDown(e *pin.Entry) error {
 	}
 	errs := []error{s.removeEntry(e)}
 	for _, l := range held {
+		s.takeOff(l)
 		errs = append(errs, l.Close())
 	}
 	return errors.Join(errs...)
@@ -81,7 +95,7 @@ func (s *Session) settle(p pin.Place, how settling) error {
 	}
 	left := 0
 	for _, name := range e.Links() {
-		removed, err := settleLink(e, name, how)
+		removed, err := s.settleLink(e, name, how)
 		if err != nil {
 			return fmt.Errorf("retired %s: link %s: %w", p, name, err)
 		}
@@ -113,7 +127,7 @@ func outlives(rec *pin.Record) bool {
 
 // settleLink removes one link's pin. The descriptor is held across it, so that the
 // link is gone when this returns.
-func settleLink(e *pin.Entry, name string, how settling) (removed bool, err error) {
+func (s *Session) settleLink(e *pin.Entry, name string, how settling) (removed bool, err error) {
 	l, err := attach.OpenPinned(e.LinkPath(name))
 	if errors.Is(err, fs.ErrNotExist) {
 		return true, nil
@@ -129,7 +143,18 @@ func settleLink(e *pin.Entry, name string, how settling) (removed bool, err erro
 	if how != settleAll && drains(info) {
 		return false, nil
 	}
+	s.takeOff(l)
 	return true, e.RemoveLink(name)
+}
+
+// takeOff detaches a link that is to go. Closing the last descriptor would do
+// so, but somebody else may have one open and be stopped: a sweep, or a listing. The
+// kernel keeps a network namespace as long as a netfilter link is attached to it.
+// Tracing links can't be detached.
+func (s *Session) takeOff(l *attach.Link) {
+	if err := l.Detach(); err != nil && !errors.Is(err, ebpf.ErrNotSupported) {
+		s.warn(err)
+	}
 }
 
 // capRetired detaches the oldest retired entries beyond RetiredCap.

@@ -108,6 +108,9 @@ func (s *Session) ClaimSandbox(key pin.Key, sub *Subject) ([]pin.Place, error) {
 			continue
 		}
 		over, err := s.sandboxEntryOver(p, rec)
+		if err == nil && !over {
+			over, err = s.deserted(key, rec)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -123,6 +126,17 @@ func (s *Session) ClaimSandbox(key pin.Key, sub *Subject) ([]pin.Place, error) {
 		return nil, err
 	}
 	return kept, s.makeRoom(sub)
+}
+
+// deserted reports whether nobody uses the namespace of an entry any more that the kernel
+// has yet to destroy, because a link of ours holds it: DEL never came, and the rest of the
+// sandbox is over. What is live drains.
+func (s *Session) deserted(key pin.Key, rec *pin.Record) (bool, error) {
+	if ended, err := netnsEnded(rec); err != nil || !ended {
+		return false, err
+	}
+	n, err := s.runningMembers(key)
+	return err == nil && n == 0, err
 }
 
 // dropMembers removes the members of a locked sandbox that have ended. Sweeps do so only
@@ -159,7 +173,8 @@ func (s *Session) makeRoom(sub *Subject) error {
 		return err
 	}
 	for _, p := range places {
-		if r, err := pin.ParseRetired(p.Name()); err != nil || r.Reason != reasonLeft {
+		r, err := pin.ParseRetired(p.Name())
+		if err != nil || r.Reason != reasonLeft || !r.Concerns(pin.Target{Netns: sub.Netns.Cookie}) {
 			continue
 		}
 		e, rec, err := s.open(p)

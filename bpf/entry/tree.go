@@ -24,7 +24,7 @@ func (x *Examination) Tree() []Finding {
 	case readOnly:
 		out = append(out, Finding{
 			Problem: ProblemReadOnly, Detail: "bpffs is mounted read-only: nothing can be attached or mended",
-			Remedy: "mount -o remount,rw the bpffs that holds " + x.s.Root.Path(),
+			Remedy: readOnlyRemedy(x.s),
 		})
 	}
 	return out
@@ -44,6 +44,9 @@ func (x *Examination) odd(o pin.Oddity) Finding {
 // RepairTree is Tree, and gives back to root what is ours. What is not is never
 // touched.
 func (x *Examination) RepairTree() []Finding {
+	if x.s.checkWritable() != nil {
+		return x.Tree()
+	}
 	odd, _ := x.s.Root.Oddities() // Tree says what can't be read
 	for _, o := range odd {
 		if o.Kind == pin.OddMode {

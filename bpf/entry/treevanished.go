@@ -105,6 +105,12 @@ func (s *Session) knownLives(k Known) (bool, error) {
 	return false, fault.New(k.Path, err, "")
 }
 
+// LinksLive reports whether all links of an entry that is gone are still there: then it
+// may only be hidden.
+func (k Known) LinksLive() bool {
+	return len(k.Record.Programs) > 0 && liveLinks(k.Record) == len(k.Record.Programs)
+}
+
 func liveLinks(rec pin.Record) int {
 	n := 0
 	for _, p := range rec.Programs {

@@ -32,15 +32,21 @@ const (
 	ProblemVanished Problem = "vanished" // drift: the whole entry is gone, what it was for lives
 
 	ProblemInFront   Problem = "in-front"  // warning: a program of somebody else runs before ours
+	ProblemBehind    Problem = "behind"    // warning: a program of somebody else may change what ours has allowed
 	ProblemRenamed   Problem = "renamed"   // warning: the interface has another name now
 	ProblemElsewhere Problem = "elsewhere" // warning: the target is not where it was, the link went with it
 	ProblemForeign   Problem = "foreign"   // warning: something in the tree that linkpin has not made
 	ProblemStacked   Problem = "stacked"   // warning: several bpffs are mounted over each other
 	ProblemReadOnly  Problem = "read-only" // warning: nothing can be attached or mended
 
+	// warning: of a netfilter link the kernel does not tell whether it is attached, and a
+	// repair has found its place taken, as it is when it is
+	ProblemUnconfirmed Problem = "unconfirmed"
+
 	ProblemOutdated Problem = "outdated" // note: another version of the policy is applied
 	ProblemUpdating Problem = "updating" // note: an update is under way, or was left unfinished: gc finishes it
 	ProblemUnknown  Problem = "unknown"  // could not tell
+	ProblemHidden   Problem = "hidden"   // could not tell: another bpffs lies over the state
 	ProblemEnded    Problem = "ended"    // no drift: the target is gone
 )
 
@@ -58,11 +64,11 @@ const (
 // Level returns the level of p.
 func (p Problem) Level() Level {
 	switch p {
-	case ProblemUnknown:
+	case ProblemUnknown, ProblemHidden:
 		return LevelUnknown
 	case ProblemEnded, ProblemOutdated, ProblemUpdating:
 		return LevelNote
-	case ProblemInFront, ProblemRenamed, ProblemElsewhere, ProblemForeign, ProblemStacked, ProblemReadOnly:
+	case ProblemInFront, ProblemBehind, ProblemRenamed, ProblemElsewhere, ProblemForeign, ProblemStacked, ProblemReadOnly, ProblemUnconfirmed:
 		return LevelWarning
 	}
 	return LevelDrift
@@ -107,6 +113,9 @@ func (s *Session) Verify(it Item) []Finding {
 			continue
 		}
 		f := Finding{Place: it.Place, Record: it.Record, Program: p.Name, Problem: problem, Detail: detail}
+		if problem == ProblemUnknown && p.Hook == specs.HookNetfilter && it.Links[i].Err == nil {
+			f.Remedy = "`linkpin verify --repair` finds out by trying whether its place is free"
+		}
 		if problem.Drift() && problem != ProblemProgram {
 			// A link without a target is as it should be.
 			gone, err := s.targetGone(it.Place, it.Record, p)

@@ -44,8 +44,10 @@ func (s *Session) compareNetfilter(it Item, p pin.ProgramRecord, unknown string)
 }
 
 // retryNetfilter attaches a netfilter program again of which it could not be told
-// whether it is attached, and leaves every other finding as it is: the kernel has one place for each priority. If it is taken
-// nothing is changed, and it still can't be told by whom.
+// whether it is attached, and leaves every other finding as it is: the kernel takes no
+// program where there is anything of the same priority. If there is, nothing is changed, and
+// it still can't be told by whom the place is taken: a healthy link looks like that, so it
+// is a warning and no reason for a timer's run to fail each time.
 func (s *Session) retryNetfilter(ctx context.Context, it Item, f *Finding) {
 	i := slices.IndexFunc(it.Record.Programs, func(p pin.ProgramRecord) bool { return p.Name == f.Program })
 	if it.Record.Programs[i].Hook != specs.HookNetfilter || it.Links[i].Err != nil {
@@ -58,6 +60,7 @@ func (s *Session) retryNetfilter(ctx context.Context, it Item, f *Finding) {
 	case err == nil:
 		f.Problem, f.Detail, f.Repaired = ProblemSevered, "it was attached to nothing", how
 	case errors.Is(err, attach.ErrBusy):
+		f.Problem = ProblemUnconfirmed
 		f.Detail += "; its place is taken, as it is when it is attached"
 	default:
 		f.Err = err

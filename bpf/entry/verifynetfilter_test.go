@@ -85,7 +85,7 @@ func TestNetfilterUnlisted(t *testing.T) {
 	}
 	was := row()
 	findings, err := f.Repair(context.Background(), place)
-	if err != nil || len(findings) != 1 || findings[0].Problem != ProblemUnknown || findings[0].Err != nil || row().LinkID != was.LinkID {
+	if err != nil || len(findings) != 1 || findings[0].Problem != ProblemUnconfirmed || findings[0].Problem.Level() != LevelWarning || findings[0].Err != nil || row().LinkID != was.LinkID {
 		t.Errorf("%+v, %v", findings, err)
 	}
 	withLink(t, path, func(l *attach.Link) error { return l.Detach() })
@@ -94,7 +94,7 @@ func TestNetfilterUnlisted(t *testing.T) {
 		t.Errorf("%+v, %v", findings, err)
 	}
 	findings, err = f.Repair(context.Background(), place)
-	if err != nil || len(findings) != 1 || findings[0].Problem != ProblemUnknown {
+	if err != nil || len(findings) != 1 || findings[0].Problem != ProblemUnconfirmed {
 		t.Errorf("%+v, %v", findings, err)
 	}
 }

@@ -4,10 +4,12 @@ package load
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/cilium/ebpf"
 
@@ -50,7 +52,8 @@ type Succession struct {
 //     holds, key by key, if the keys have the same layout and each field of the old values has
 //     one of that name and type in the new. Entries that the old policy sets and the new
 //     one does not, or sets otherwise, are not carried over. Variables in .data and .bss
-//     are carried over by name.
+//     are carried over by name; one that still holds what it was loaded with gets what
+//     the new version loads it with.
 //
 // Program arrays are always new, so that
 // programs of two versions never call each other, and so is .rodata where it differs.
@@ -118,27 +121,6 @@ func (s *Succession) Migrate(ctx context.Context) error {
 	return nil
 }
 
-// Unchanged reports whether a program is the running one in all that matters: the
-// same instructions, on the same maps, loaded the same way. oldKey is its name in the
-// predecessor's plan, tag what the kernel says of the running one.
-func (s *Succession) Unchanged(key, oldKey, tag string) bool {
-	now, then := s.l.plans[key], s.before.plans[oldKey]
-	prog := s.Programs[key]
-	if now == nil || then == nil || prog == nil || now.Hook != then.Hook || now.Frags != then.Frags {
-		return false
-	}
-	info, err := prog.Info()
-	if err != nil || info.Tag != tag {
-		return false
-	}
-	for _, r := range References(s.l.objects[now.Object].Programs[now.Symbol]) {
-		if m := s.l.mapOf[specs.MapRef{Object: now.Object, Symbol: r.Map}]; m == nil || !slices.Contains(s.Kept, m.Name) {
-			return false
-		}
-	}
-	return true
-}
-
 // nested reports whether a map holds other maps.
 func (s *Succession) nested(name string) bool {
 	spec, err := s.l.mapSpec(s.l.mapOf[s.l.maps[name][0]])
@@ -157,16 +139,20 @@ func (s *Succession) decide(name string, have *ebpf.Map, kept map[string]*ebpf.M
 		return s.decideSection(name, ref, spec, have)
 	}
 	misfit := spec.Compatible(have)
-	old, now := entriesOf(s.before.o.Plan, name), m.Entries
+	old, now := planMap(s.before.o.Plan, name).Entries, m.Entries
 	sameEntries := slices.EqualFunc(old, now, equalEntry)
 	switch spec.Type {
 	case ebpf.ProgramArray:
 		return false, nil
 	case ebpf.ArrayOfMaps, ebpf.HashOfMaps:
-		for _, inner := range innerReferences(s.l.objects[ref.Object].Maps[ref.Symbol]) {
-			if to := s.l.mapOf[specs.MapRef{Object: ref.Object, Symbol: inner}]; to == nil || kept[to.Name] == nil {
-				misfit = errors.Join(misfit, fmt.Errorf("map %s in it has changed", inner))
+		is := s.l.innerOf(name)
+		for _, in := range is {
+			if kept[in.name] == nil {
+				misfit = errors.Join(misfit, fmt.Errorf("map %s in it has changed", in.name))
 			}
+		}
+		if !slices.Equal(is, s.before.innerOf(name)) {
+			misfit = errors.Join(misfit, errors.New("the maps in it have changed"))
 		}
 		if misfit == nil && !sameEntries {
 			misfit = errors.New("its entries in the policy have changed")
@@ -175,6 +161,9 @@ func (s *Succession) decide(name string, have *ebpf.Map, kept map[string]*ebpf.M
 	}
 	was := s.oldSpec(name)
 	keys, values := layoutOf(was.Key, spec.Key), layoutOf(was.Value, spec.Value)
+	then := planMap(s.before.o.Plan, name)
+	keys.unless(sameNumber(then.KeySize, m.KeySize))
+	values.unless(sameNumber(then.ValueSize, m.ValueSize))
 	if misfit == nil && sameEntries && keys.same && values.same {
 		return true, nil
 	}
@@ -220,13 +209,43 @@ func (s *Succession) oldSpec(name string) *ebpf.MapSpec {
 	return &ebpf.MapSpec{}
 }
 
-func entriesOf(plan *specs.Plan, name string) []specs.PlanEntry {
+// planMap returns what a plan says of a map; nothing if it does not mention it.
+func planMap(plan *specs.Plan, name string) *specs.PlanMap {
 	for i := range plan.Maps {
 		if plan.Maps[i].Name == name {
-			return plan.Maps[i].Entries
+			return &plan.Maps[i]
 		}
 	}
-	return nil
+	return &specs.PlanMap{}
+}
+
+func sameNumber(a, b *uint32) bool {
+	return (a == nil) == (b == nil) && (a == nil || *a == *b)
+}
+
+// inner is a map that an object puts into a map of maps.
+type inner struct{ key, name string }
+
+// innerOf lists what the objects put into a map of maps, by plan names, sorted.
+func (l *loader) innerOf(name string) []inner {
+	var list []inner
+	for _, ref := range l.maps[name] {
+		for _, kv := range l.objects[ref.Object].Maps[ref.Symbol].Contents {
+			symbol, ok := kv.Value.(string)
+			if !ok {
+				continue
+			}
+			in := inner{fmt.Sprint(kv.Key), ""}
+			if m := l.mapOf[specs.MapRef{Object: ref.Object, Symbol: symbol}]; m != nil {
+				in.name = m.Name
+			}
+			list = append(list, in)
+		}
+	}
+	slices.SortFunc(list, func(a, b inner) int {
+		return cmp.Or(strings.Compare(a.key, b.key), strings.Compare(a.name, b.name))
+	})
+	return slices.Compact(list)
 }
 
 func equalEntry(a, b specs.PlanEntry) bool {

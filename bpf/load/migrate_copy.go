@@ -35,6 +35,8 @@ func carries(spec *ebpf.MapSpec, have *ebpf.Map, keys, values layout) error {
 		return fmt.Errorf("a map of type %s, from one of type %s", spec.Type, have.Type())
 	case spec.KeySize != have.KeySize():
 		return fmt.Errorf("keys of %d bytes, from %d", spec.KeySize, have.KeySize())
+	case !keys.same && keys.why != nil:
+		return fmt.Errorf("keys: %w", keys.why)
 	case !keys.same:
 		return errors.New("the fields of its keys have changed")
 	case values.why != nil:

@@ -3,6 +3,7 @@
 package load
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -20,9 +21,18 @@ type field struct {
 
 // layout compares two versions of a key or value.
 type layout struct {
-	same   bool // also if one of them is not known
-	fields []copied
-	why    error // why the old can't become the new; nil if it can
+	same    bool // also if neither is known
+	unknown bool // neither is known
+	fields  []copied
+	why     error // why the old can't become the new; nil if it can
+}
+
+// unless says whether the policies set the size, where the fields are not known: equal
+// sizes alone are no sign of equal fields if one of them was made to fit.
+func (l *layout) unless(sameSize bool) {
+	if l.unknown && !sameSize {
+		l.same, l.why = false, errors.New("the policy sets its size otherwise, and there is no BTF that names its fields")
+	}
 }
 
 // copied is a field that is taken over.
@@ -31,8 +41,13 @@ type copied struct{ from, to, size uint32 }
 // layoutOf compares types by their fields' names, places and shapes. Enums are
 // integers here, and signedness does not matter.
 func layoutOf(old, now btf.Type) layout {
-	if old == nil || now == nil {
-		return layout{same: true}
+	switch {
+	case old == nil && now == nil:
+		return layout{same: true, unknown: true}
+	case old == nil:
+		return layout{why: errors.New("the running version has no BTF that names the fields")}
+	case now == nil:
+		return layout{why: errors.New("the new version has no BTF that names the fields")}
 	}
 	was, is := fieldsOf(old), fieldsOf(now)
 	l := layout{same: slices.Equal(was, is)}

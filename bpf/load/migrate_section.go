@@ -16,17 +16,20 @@ import (
 )
 
 // decideSection is decide for a data section: .rodata is kept if it holds the same,
-// .data and .bss if they have the same variables; otherwise these are carried over by
-// name.
+// .data and .bss if they have the same variables and start with the same values;
+// otherwise the variables are carried over by name.
 func (s *Succession) decideSection(name string, ref specs.MapRef, spec *ebpf.MapSpec, have *ebpf.Map) (keep bool, err error) {
 	if err := s.l.setVariables(ref, spec); err != nil {
 		return false, err
 	}
 	var was []Variable
+	var start []byte
 	if refs := s.before.maps[name]; len(refs) > 0 {
 		was = variablesIn(s.before.objects[refs[0].Object], refs[0].Symbol)
+		start = s.before.initial(refs[0])
 	}
 	is := variablesIn(s.l.objects[ref.Object], ref.Symbol)
+	begin := contentsOf(spec)
 	fits := spec.Compatible(have) == nil && slices.EqualFunc(was, is, sameVariable)
 	if strings.HasPrefix(ref.Symbol, ".rodata") {
 		return fits && holds(have, spec), nil
@@ -37,10 +40,10 @@ func (s *Succession) decideSection(name string, ref specs.MapRef, spec *ebpf.Map
 			changed[v.Name] = true
 		}
 	}
-	if fits && len(changed) == 0 {
+	if fits && len(changed) == 0 && (start == nil || bytes.Equal(start, begin)) {
 		return true, nil
 	}
-	var fields []copied
+	var fields []carried
 	for _, v := range is {
 		i := slices.IndexFunc(was, func(o Variable) bool { return o.Name == v.Name })
 		switch {
@@ -49,13 +52,56 @@ func (s *Succession) decideSection(name string, ref specs.MapRef, spec *ebpf.Map
 		case was[i].Size != v.Size || !layoutOf(was[i].Type, v.Type).same:
 			return false, notCarried(fmt.Errorf("variable %s has another type now", v.Name))
 		}
-		fields = append(fields, copied{was[i].Offset, v.Offset, v.Size})
+		f := carried{copied: copied{was[i].Offset, v.Offset, v.Size}}
+		if then, now := part(start, was[i]), part(begin, v); then != nil && !bytes.Equal(then, now) {
+			f.unless = then
+		}
+		fields = append(fields, f)
 	}
 	if len(was) == 0 || len(is) == 0 {
 		return false, notCarried(errors.New("no names of its variables are known"))
 	}
 	s.move(name, func() error { return copyVariables(have, s.Maps[name], fields) })
 	return false, nil
+}
+
+// carried is a variable that is taken over, unless it still holds what the running
+// version was loaded with and the new one is loaded with something else.
+type carried struct {
+	copied
+	unless []byte // nil: it is taken over whatever it holds
+}
+
+// initial returns what a data section was loaded with; nil if that can't be told any
+// more. Holes of constants are filled with what is so now.
+func (l *loader) initial(ref specs.MapRef) []byte {
+	m := l.mapOf[ref]
+	if m == nil {
+		return nil
+	}
+	spec, err := l.mapSpec(m)
+	if err != nil || l.setVariables(ref, spec) != nil {
+		return nil
+	}
+	return contentsOf(spec)
+}
+
+// contentsOf returns a copy of what a data section is loaded with; nil if its object
+// does not say.
+func contentsOf(spec *ebpf.MapSpec) []byte {
+	if len(spec.Contents) != 1 {
+		return nil
+	}
+	b, _ := spec.Contents[0].Value.([]byte)
+	return bytes.Clone(b)
+}
+
+// part returns the bytes of a variable; nil if the section is shorter.
+func part(section []byte, v Variable) []byte {
+	if uint64(v.Offset)+uint64(v.Size) > uint64(len(section)) {
+		return nil
+	}
+	return section[v.Offset : v.Offset+v.Size]
 }
 
 func variablesIn(spec *ebpf.CollectionSpec, section string) []Variable {
@@ -82,15 +128,12 @@ func constantOf(plan *specs.Plan, object, symbol string) string {
 
 // holds reports whether the section that is loaded holds what a new one would.
 func holds(have *ebpf.Map, spec *ebpf.MapSpec) bool {
-	if len(spec.Contents) != 1 {
-		return false
-	}
-	want, ok := spec.Contents[0].Value.([]byte)
+	want := contentsOf(spec)
 	now, err := have.LookupBytes(uint32(0))
-	return ok && err == nil && bytes.Equal(want, now)
+	return want != nil && err == nil && bytes.Equal(want, now)
 }
 
-func copyVariables(from, to *ebpf.Map, fields []copied) error {
+func copyVariables(from, to *ebpf.Map, fields []carried) error {
 	old, err := from.LookupBytes(uint32(0))
 	if err != nil {
 		return err
@@ -100,9 +143,14 @@ func copyVariables(from, to *ebpf.Map, fields []copied) error {
 		return err
 	}
 	for _, f := range fields {
-		if int(f.from+f.size) <= len(old) && int(f.to+f.size) <= len(now) {
-			copy(now[f.to:f.to+f.size], old[f.from:])
+		if int(f.from+f.size) > len(old) || int(f.to+f.size) > len(now) {
+			continue
 		}
+		value := old[f.from : f.from+f.size]
+		if f.unless != nil && bytes.Equal(value, f.unless) {
+			continue
+		}
+		copy(now[f.to:], value)
 	}
 	return to.Put(uint32(0), now)
 }

@@ -231,7 +231,13 @@ func (e *Entry) Remove() error {
 		return e.root.pathError("remove", e.place.path, err)
 	}
 	defer unix.Close(fd)
-	name, err := e.root.moveTo(DirStaging, e.place, randomName)
+	var on Target // of an entry's links only its record says what they are on
+	if e.place.Kind() == RetiredPlace {
+		if r, err := ParseRetired(e.place.Name()); err == nil {
+			on = r.Target
+		}
+	}
+	name, err := e.root.moveTo(DirStaging, e.place, func() string { return randomName() + on.suffix() })
 	if err != nil {
 		return err
 	}

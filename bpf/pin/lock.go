@@ -31,9 +31,10 @@ const sweepPause = 100 * time.Millisecond
 // goroutines; from TrySweep it is the right to take away what has ended, which several
 // may have at once. It ends with Release or with the process.
 type Lock struct {
-	root  *Root
-	owner Owner
-	fd    int // the owner's directory
+	root   *Root
+	owner  Owner
+	fd     int  // the owner's directory
+	shared bool // from TrySweep
 }
 
 // Lock locks an owner, making its directory if there is none. It waits until the
@@ -54,11 +55,46 @@ func (r *Root) LockSweeping(ctx context.Context, o Owner, sweep func()) (*Lock, 
 	}
 	ctx, cancel := withDeadline(ctx)
 	defer cancel()
+	if sweep != nil {
+		ended := sweep
+		sweep = func() {
+			ended()
+			r.displace(o)
+		}
+	}
 	fd, err := r.waitForDir(ctx, o.path(), o.String(), sweep)
 	if err != nil {
 		return nil, err
 	}
-	return r.hold(o, fd), nil
+	return r.hold(&Lock{root: r, owner: o, fd: fd}), nil
+}
+
+// displace takes an owner's directory away that sweepers have emptied and still hold. It
+// changes nothing if something is in it, or if anybody but sweepers has locked it.
+func (r *Root) displace(o Owner) {
+	fd, err := r.flockDir(o.path(), unix.LOCK_SH)
+	if err != nil {
+		return
+	}
+	defer unix.Close(fd)
+	l := &Lock{root: r, owner: o, fd: fd}
+	if o.IsSandbox() && l.pruneSandbox() != nil {
+		return
+	}
+	if names, err := listDir(fd, "."); err != nil || len(names) > 0 {
+		return
+	}
+	// By its name alone, what another one has made and locked there meanwhile might be
+	// removed. What was renamed can be looked at.
+	away := stagingPath(randomName())
+	if unix.Renameat2(r.fd, o.path(), r.fd, away, unix.RENAME_NOREPLACE) != nil {
+		return
+	}
+	if ok, err := same(fd, r.fd, away); err != nil || !ok {
+		_ = unix.Renameat2(r.fd, away, r.fd, o.path(), unix.RENAME_NOREPLACE) // Publish looks where it publishes
+		return
+	}
+	_ = rmdir(r.fd, away) // a sweep of staging does it otherwise
 }
 
 // withDeadline gives ctx the deadline LockTimeout, unless it has one.
@@ -86,14 +122,13 @@ func (r *Root) try(o Owner, how int) (*Lock, error) {
 	if err != nil {
 		return nil, r.pathError("lock", o.path(), err)
 	}
-	return r.hold(o, fd), nil
+	return r.hold(&Lock{root: r, owner: o, fd: fd, shared: how == unix.LOCK_SH}), nil
 }
 
-func (r *Root) hold(o Owner, fd int) *Lock {
-	l := &Lock{root: r, owner: o, fd: fd}
+func (r *Root) hold(l *Lock) *Lock {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.held[o] = l
+	r.held[l.owner] = l
 	return l
 }
 
@@ -192,11 +227,15 @@ func (l *Lock) Release() error {
 	}
 	r := l.root
 	var errs []error
-	if ok, err := same(l.fd, r.fd, l.owner.path()); err != nil || !ok {
-		// Not ours to tidy: somebody removed the directory by hand.
-		errs = append(errs, r.pathError("release", l.owner.path(), err))
-	} else {
-		errs = append(errs, l.prune())
+	// A sweeper tidies only if it is the only one: who finds the directory at its path and
+	// removes it a moment later may remove the next one.
+	if !l.shared || tryFlock(l.fd, unix.LOCK_EX) == nil {
+		if ok, err := same(l.fd, r.fd, l.owner.path()); err != nil || !ok {
+			// Not ours to tidy: somebody has removed the directory.
+			errs = append(errs, r.pathError("release", l.owner.path(), err))
+		} else {
+			errs = append(errs, l.prune())
+		}
 	}
 	r.mu.Lock()
 	if r.held[l.owner] == l {

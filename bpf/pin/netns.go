@@ -79,12 +79,17 @@ func (r *Root) replaceIndex(cookie uint64, sandbox Key) (err error) {
 }
 
 // UnindexNetns takes back what IndexNetns noted, if it still names the sandbox,
-// whose lock the caller must hold.
+// whose lock the caller must hold. It does nothing if the directory that is locked is no
+// longer the sandbox's: the note is that of the next one then.
 func (r *Root) UnindexNetns(ctx context.Context, cookie uint64, sandbox Key) error {
-	if _, err := r.holding(Sandbox(sandbox)); err != nil {
+	lock, err := r.holding(Sandbox(sandbox))
+	if err != nil {
 		return err
 	}
 	return r.withIndexLock(ctx, cookie, func() error {
+		if ok, err := same(lock.fd, r.fd, Sandbox(sandbox).path()); err != nil || !ok {
+			return r.pathError("unindex", indexPath(cookie), err)
+		}
 		key, found, err := r.readIndex(cookie)
 		if err != nil || !found || key != sandbox {
 			return err

@@ -257,3 +257,36 @@ func TestMembers(t *testing.T) {
 	release(t, l)
 	wantTree(t, r)
 }
+
+// A sweeper that comes too late leaves the note of the sandbox that has been made since.
+func TestUnindexByALateSweeper(t *testing.T) {
+	r := newRoot(t)
+	late, err := Open(Options{Path: filepath.Dir(filepath.Dir(r.Path()))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer late.Close()
+	key := SandboxKey("pod")
+	l := lock(t, r, Sandbox(key))
+	must(t, r.IndexNetns(t.Context(), cookie, key))
+	release(t, l)
+	must(t, os.Mkdir(filepath.Join(r.Path(), Sandbox(key).path()), dirMode)) // Release has removed it
+	stopped, err := late.TrySweep(Sandbox(key))
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	// Another one takes the sandbox away, and a third makes it anew.
+	again, err := r.LockSweeping(t.Context(), Sandbox(key), func() {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	must(t, r.IndexNetns(t.Context(), cookie, key))
+
+	must(t, late.UnindexNetns(t.Context(), cookie, key))
+	must(t, stopped.Release())
+	if got, found, err := r.SandboxByCookie(cookie); err != nil || !found || got != key {
+		t.Errorf("the note of the new sandbox is gone: %q, %v, %v", got, found, err)
+	}
+	release(t, again)
+}

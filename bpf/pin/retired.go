@@ -17,33 +17,33 @@ import (
 type Retired struct {
 	Time   time.Time // in seconds
 	Reason string
-	Cgroup uint64 // id of the cgroup that its links are on; 0 if it has none or that is not known
+	Target // of its links
 }
 
-// Retire takes an entry out of its owner by one rename; its links stay pinned and
-// attached. The caller must hold the owner's lock. The reason is a word or two;
-// cgroup becomes Retired.Cgroup. The error wraps ErrNotExist if there is no such
-// entry.
+// Retire is RetireFrom for an entry of a cgroup; 0 if that is not known.
 func (r *Root) Retire(p Place, reason string, cgroup uint64) (Place, error) {
+	return r.RetireFrom(p, reason, Target{Cgroup: cgroup})
+}
+
+// RetireFrom takes an entry out of its owner by one rename; its links stay pinned and
+// attached. The caller must hold the owner's lock. The reason is a word or two. The
+// error wraps ErrNotExist if there is no such entry.
+func (r *Root) RetireFrom(p Place, reason string, from Target) (Place, error) {
 	if err := p.check(); err != nil {
 		return Place{}, err
 	}
 	if p.Kind() == RetiredPlace {
 		return Place{}, nameError(p.path)
 	}
-	name, err := r.moveTo(DirRetired, p, func() string { return retiredName(r.now(), reason, cgroup) })
+	name, err := r.moveTo(DirRetired, p, func() string { return retiredName(r.now(), reason, from) })
 	if err != nil {
 		return Place{}, err
 	}
 	return RetiredEntry(name), nil
 }
 
-func retiredName(t time.Time, reason string, cgroup uint64) string {
-	name := fmt.Sprintf("%d-%s-%08x", max(t.Unix(), 0), Escape(reason), rand.Uint32())
-	if cgroup != 0 {
-		name += fmt.Sprintf("_%d", cgroup)
-	}
-	return name
+func retiredName(t time.Time, reason string, from Target) string {
+	return fmt.Sprintf("%d-%s-%08x%s", max(t.Unix(), 0), Escape(reason), rand.Uint32(), from.suffix())
 }
 
 // ParseRetired takes the name of a retired entry apart. The error is ErrName.
@@ -58,10 +58,8 @@ func ParseRetired(name string) (Retired, error) {
 		return Retired{}, nameError(name)
 	}
 	out := Retired{Time: time.Unix(int64(sec), 0).UTC(), Reason: unescapeOr(rest[:end])}
-	if _, id, ok := strings.Cut(rest[end:], "_"); ok {
-		if out.Cgroup, err = strconv.ParseUint(id, 10, 64); err != nil {
-			return Retired{}, nameError(name)
-		}
+	if _, out.Target, err = cutTarget(rest[end:]); err != nil {
+		return Retired{}, nameError(name)
 	}
 	return out, nil
 }

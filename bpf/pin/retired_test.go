@@ -66,17 +66,20 @@ func TestRetiredIsOldestFirst(t *testing.T) {
 func TestParseRetired(t *testing.T) {
 	for _, reason := range append(hostile, "a-b", "-", "poststop") {
 		at := time.Unix(1740000000, 0).UTC()
-		cgroup := uint64(len(reason)) << 40
-		name := retiredName(at, reason, cgroup)
+		from := Target{Cgroup: uint64(len(reason)) << 40}
+		if len(reason)%2 == 0 {
+			from = Target{Netns: uint64(len(reason)) << 40}
+		}
+		name := retiredName(at, reason, from)
 		if RetiredEntry(name).Kind() != RetiredPlace {
 			t.Errorf("%q is no name of a retired entry", name)
 		}
 		got, err := ParseRetired(name)
-		if err != nil || !got.Time.Equal(at) || got.Cgroup != cgroup || (got.Reason != reason && len(reason) < 67) {
+		if err != nil || !got.Time.Equal(at) || got.Target != from || (got.Reason != reason && len(reason) < 67) {
 			t.Errorf("%q: %+v, %v", name, got, err)
 		}
 	}
-	for _, name := range []string{"", "x", "1", "1-", "1-gc", "-gc-1", "01-gc-1", "1.5-gc-1", "99999999999999999999-gc-1", "-1-gc-1", "1-gc-1_", "1-gc-1_x", "1-gc-1_1_2"} {
+	for _, name := range []string{"", "x", "1", "1-", "1-gc", "-gc-1", "01-gc-1", "1.5-gc-1", "99999999999999999999-gc-1", "-1-gc-1", "1-gc-1_", "1-gc-1_x", "1-gc-1_1_2", "1-gc-1_n", "1-gc-1_nx", "1-gc-1_n1_2"} {
 		_, err := ParseRetired(name)
 		wantError(t, err, ErrName)
 	}

@@ -212,7 +212,7 @@ func checkOurs(fd int, path string) error {
 		return fault.New(path, os.NewSyscallError("fstat", err), "").WithExit(fault.ExitUnavailable)
 	}
 	if fs.Type != unix.BPF_FS_MAGIC || st.Uid != 0 || st.Mode&0o7777 != dirMode {
-		return foreign(path, describe(&st))
+		return notPrivate(path, &st)
 	}
 	return nil
 }
@@ -250,6 +250,16 @@ func describe(st *unix.Stat_t) string {
 		kind = "symbolic link"
 	}
 	return fmt.Sprintf("a %s of uid %d with mode %04o, not a directory of uid 0 with mode %04o", kind, st.Uid, st.Mode&0o7777, dirMode)
+}
+
+// notPrivate refuses a directory that is not, or was not, root's alone.
+func notPrivate(path string, st *unix.Stat_t) error {
+	remedy := "`linkpin verify --repair` takes these permissions back"
+	if st.Uid != 0 || st.Mode&0o022 != 0 {
+		remedy = fmt.Sprintf("rm -r %s and start all its containers again; or, only if you know that nobody has changed anything in it: chown 0:0 %s && chmod %04o %s",
+			path, path, dirMode, path)
+	}
+	return fault.New(path, fmt.Errorf("%w: %s", ErrForeign, describe(st)), remedy).WithExit(fault.ExitUnavailable)
 }
 
 func foreign(path, what string) error {

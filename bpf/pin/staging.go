@@ -34,10 +34,14 @@ type Staging struct {
 	files []string // those that were pinned
 }
 
-// Stage makes an empty staging directory. The caller must Discard it.
-func (r *Root) Stage() (*Staging, error) {
+// Stage is StageFor for what will be on more than one target, or on none.
+func (r *Root) Stage() (*Staging, error) { return r.StageFor(Target{}) }
+
+// StageFor makes an empty staging directory for links that will be on a target. The
+// caller must Discard it.
+func (r *Root) StageFor(t Target) (*Staging, error) {
 	for range nameTries {
-		name := randomName()
+		name := randomName() + t.suffix()
 		path := stagingPath(name)
 		err := unix.Mkdirat(r.fd, path, dirMode)
 		if errors.Is(err, unix.EEXIST) {
@@ -129,6 +133,13 @@ func (s *Staging) Publish(p Place) error {
 	}
 	if err := s.checkComplete(); err != nil {
 		return s.root.pathError("publish", stagingPath(s.name), err)
+	}
+	ok, err = same(lock.fd, s.root.fd, owner.path())
+	if err == nil && !ok {
+		err = fmt.Errorf("the directory that was locked: %w", ErrNotExist)
+	}
+	if err != nil {
+		return s.root.pathError("publish", p.path, err)
 	}
 	// From here on everything is relative to the directory that is locked, not to
 	// its name.

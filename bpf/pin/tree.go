@@ -232,7 +232,7 @@ func Reclaim(o Options) ([]string, error) {
 			continue
 		}
 		if st.Uid != 0 || mode&0o022 != 0 {
-			return done, foreign(dir, describe(&st))
+			return done, notPrivate(dir, &st)
 		}
 		if err := unix.Fchmod(fd, dirMode); err != nil {
 			return done, &os.PathError{Op: "chmod", Path: dir, Err: err}

@@ -5,9 +5,14 @@ package target
 import (
 	"errors"
 	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/linkpin/linkpin/bpf/bpftest"
 )
 
 func TestCgroupRemoved(t *testing.T) {
+	const gone = 1 << 60 // no kernel counts that far
 	proc := newFakeProc(t)
 	for name, c := range map[string]struct {
 		line string
@@ -23,12 +28,22 @@ func TestCgroupRemoved(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			proc.t = t
 			proc.write("77/cgroup", c.line)
-			if got, err := CgroupRemoved(proc.roots(), 77, "/sys/fs/cgroup/pods/web"); err != nil || got != c.want {
+			if got, err := CgroupRemoved(proc.roots(), 77, "/sys/fs/cgroup/pods/web", gone); err != nil || got != c.want {
 				t.Errorf("got %v, %v", got, err)
 			}
 		})
 	}
-	if _, err := CgroupRemoved(proc.roots(), 78, "/sys/fs/cgroup/pods/web"); !errors.Is(err, ErrGone) {
+	// Whoever may make cgroups may give them such a name.
+	dir := bpftest.Cgroup(t)
+	var st unix.Stat_t
+	if err := unix.Stat(dir, &st); err != nil {
+		t.Fatal(err)
+	}
+	proc.write("77/cgroup", "0::/pods/web (deleted)\n")
+	if got, err := CgroupRemoved(proc.roots(), 77, "/sys/fs/cgroup/pods/web", st.Ino); err != nil || got {
+		t.Errorf("a cgroup that is there, elsewhere: %v, %v", got, err)
+	}
+	if _, err := CgroupRemoved(proc.roots(), 78, "/sys/fs/cgroup/pods/web", gone); !errors.Is(err, ErrGone) {
 		t.Errorf("no such process: %v", err)
 	}
 }

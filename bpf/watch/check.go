@@ -17,11 +17,15 @@ import (
 )
 
 const (
-	// verifyAtLeast entries are verified as a whole at each look; where there are more,
+	// fewEntries are looked at and verified as a whole at each look; where there are more,
 	// they take turns.
-	verifyAtLeast = 32
-	// verifyRound is how long a round over all of them may take.
-	verifyRound = 20 * time.Second
+	fewEntries = 32
+	// linkRound is how long a round over the names, links and counters of all of them takes.
+	linkRound = time.Second
+	// verifyRound is how long a round that verifies all of them takes, where no more than
+	// verifyAtMost are verified at each look for it.
+	verifyRound  = 20 * time.Second
+	verifyAtMost = 8
 )
 
 // readLinks remembers what the kernel says of an entry's links.
@@ -74,6 +78,7 @@ func (v *view) check(k *known) {
 func (v *view) exam() *entry.Examination {
 	if v.examination == nil {
 		v.examination = v.session.Examine()
+		v.examination.Ours = v.recorded
 	}
 	return v.examination
 }
@@ -208,14 +213,14 @@ func (v *view) lookAgainAt(k *known, now time.Time) {
 		v.judge(k, v.exam().Tree())
 	} else {
 		path := v.path(k.item.Place)
-		before, err := v.prints.of(path)
+		before, err := fingerprintOf(path)
 		if err != nil || before.dir != k.print.dir {
 			return // gone, or another one: the next look tells
 		}
 		k.print = before
 		v.check(k)
 		// While it was judged the entry must have been where it is, and as it is.
-		if after, err := v.prints.of(path); err != nil || after != before {
+		if after, err := fingerprintOf(path); err != nil || !before.same(after) {
 			return
 		}
 	}
@@ -264,18 +269,27 @@ func (v *view) tell(k *known, f entry.Finding) {
 // verifyInTurn verifies some entries as a whole, whatever their links say: who stands
 // in front of them, for example, does not show in the links.
 func (v *view) verifyInTurn() {
-	n := max(verifyAtLeast, int(int64(len(v.entries))*int64(v.Interval)/int64(verifyRound))+1)
-	if len(v.entries) <= verifyAtLeast || v.now.wall.Sub(v.aroundAt) >= verifyRound {
+	if len(v.entries) <= fewEntries || v.now.wall.Sub(v.aroundAt) >= verifyRound {
 		v.aroundAt = v.now.wall
 		v.judge(v.around, v.exam().Tree())
 	}
-	places := slices.SortedFunc(maps.Keys(v.entries), func(a, b pin.Place) int { return strings.Compare(a.String(), b.String()) })
-	for range min(n, len(places)) {
-		v.turn++
-		if k := v.entries[places[v.turn%len(places)]]; v.matches(k) {
+	looks := max(v.looksPer(verifyRound), len(v.entries)/verifyAtMost)
+	for _, k := range v.entries {
+		if v.itsTurn(k, looks) && v.matches(k) {
 			v.check(k)
 		}
 	}
+}
+
+// looksPer returns how many looks at everything there are in so much time.
+func (w *watcher) looksPer(round time.Duration) int {
+	return int((round + w.Interval - 1) / w.Interval)
+}
+
+// itsTurn reports whether an entry's turn has come in this look, where a round over all
+// takes so many looks.
+func (w *watcher) itsTurn(k *known, looks int) bool {
+	return len(w.entries) <= fewEntries || k.number%looks == w.turn%looks
 }
 
 // lookAtDevices verifies what is attached to interfaces that the kernel has told

@@ -7,7 +7,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"io/fs"
-	"maps"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -59,6 +58,7 @@ type counters struct {
 	sums string // of the pin of the totals
 	seen map[destination]refusals
 	told totals // what there have been events for, and what was there before
+	sum  uint64 // attempts at the last look
 }
 
 // totals are sums over all destinations, which do not forget any.
@@ -83,10 +83,17 @@ func deniedMaps(rec *pin.Record) []*counters {
 // reader has the buffers for reading maps.
 type reader struct {
 	keys, values []byte
+	perCPU       []byte
 }
 
-func newReader() *reader {
-	return &reader{keys: make([]byte, maxDestinations*destinationSize), values: make([]byte, maxDestinations*refusalsSize)}
+func newReader() (*reader, error) {
+	cpus, err := ebpf.PossibleCPU()
+	if err != nil {
+		return nil, err
+	}
+	return &reader{
+		keys: make([]byte, maxDestinations*destinationSize), values: make([]byte, maxDestinations*refusalsSize), perCPU: make([]byte, 8*cpus),
+	}, nil
 }
 
 // start takes what has been refused so far as told. dir is the entry's directory.
@@ -96,27 +103,25 @@ func (c *counters) start(dir string, r *reader) error {
 		return err
 	}
 	c.seen = seen
-	c.told, err = readTotals(filepath.Join(dir, c.sums))
+	c.told, _, err = r.totals(dir+"/"+c.sums, 0)
 	return err
 }
 
 // next reads the counters of an entry and returns what was refused since the last
 // time.
 func (c *counters) next(dir string, r *reader, now clocks) ([]Denial, error) {
-	path := filepath.Join(dir, c.file)
-	seen, err := r.refusals(path)
-	if err != nil || seen == nil || maps.Equal(seen, c.seen) {
-		return nil, err
-	}
 	// The programs count a destination first and then the total. So totals that are read
 	// before the destinations are never ahead of them, unless the map has forgotten some.
-	sum, err := readTotals(filepath.Join(dir, c.sums))
-	if err != nil {
+	// And as long as they stay there is nothing new, or it is told at the next look.
+	sum, more, err := r.totals(dir+"/"+c.sums, c.sum)
+	if err != nil || !more {
 		return nil, err
 	}
-	if seen, err = r.refusals(path); err != nil || seen == nil {
+	seen, err := r.refusals(dir + "/" + c.file)
+	if err != nil || seen == nil {
 		return nil, err
 	}
+	c.sum = sum.attempts
 	var out []Denial
 	for to, have := range seen {
 		if more := have.since(c.seen[to]); more.attempts > 0 {
@@ -185,24 +190,30 @@ func (r *reader) refusals(path string) (map[destination]refusals, error) {
 	return seen, nil
 }
 
-// readTotals reads the totals of calls, packets and bytes (enum stat).
-func readTotals(path string) (sum totals, err error) {
-	m, err := ebpf.LoadPinnedMap(path, &ebpf.LoadPinOptions{ReadOnly: true})
+// totals reads the totals of calls, packets and bytes (enum stat). more is false, and the
+// bytes are not read, if there were as many attempts before.
+func (r *reader) totals(path string, before uint64) (sum totals, more bool, err error) {
+	fd, info, err := openMap(path)
 	if err != nil {
-		return sum, err
+		return sum, false, err
 	}
-	defer m.Close()
+	defer unix.Close(fd)
+	if ebpf.MapType(info.kind) != ebpf.PerCPUArray || info.keySize != 4 || info.valueSize != 8 {
+		return sum, false, nil // another kind of map
+	}
 	const calls, packets, bytes = 0, 1, 2
-	for stat, total := range map[uint32]*uint64{calls: &sum.attempts, packets: &sum.attempts, bytes: &sum.bytes} {
-		var values []uint64
-		if err := m.Lookup(stat, &values); err != nil {
-			return sum, err
+	for _, stat := range []uint32{calls, packets} {
+		n, err := readPerCPU(fd, stat, r.perCPU)
+		if err != nil {
+			return sum, false, err
 		}
-		for _, v := range values {
-			*total += v
-		}
+		sum.attempts += n
 	}
-	return sum, nil
+	if sum.attempts == before {
+		return sum, false, nil
+	}
+	sum.bytes, err = readPerCPU(fd, bytes, r.perCPU)
+	return sum, true, err
 }
 
 func parseRefusals(b []byte) refusals {

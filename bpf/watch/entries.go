@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -20,6 +19,7 @@ import (
 type known struct {
 	item      entry.Item
 	print     fingerprint
+	number    int        // in the order in which they were met: they take turns by it
 	links     []linkInfo // parallel to the record's programs
 	counters  []*counters
 	announced bool // there was an Attached event, or it was there at the start
@@ -67,6 +67,8 @@ type view struct {
 	heard   heard
 
 	examination *entry.Examination // nil: not begun yet
+	ours        map[uint32]bool    // programs of all records; nil: not asked for yet
+	caughtUp    bool               // ours is as new as the look
 }
 
 func (v *view) look(d depth) error {
@@ -84,6 +86,9 @@ func (v *view) look(d depth) error {
 		if d == lookAll || v.entries[p] == nil {
 			there[p] = v.visit(p)
 		}
+	}
+	if d == lookAll {
+		v.turn++
 	}
 	if listed || d == lookAll {
 		retired, err := v.session.Root.Retired()
@@ -171,14 +176,18 @@ func (v *view) places() ([]pin.Place, error) {
 }
 
 func (v *view) path(p pin.Place) string {
-	return filepath.Join(v.session.Root.Path(), p.String())
+	return v.session.Root.Path() + "/" + p.String()
 }
 
-// visit looks at one entry: closely, if it is new or something about it has changed.
+// visit looks at one entry if its turn has come: closely, if it is new or something about
+// it has changed.
 // false: it is not there any more.
 func (v *view) visit(p pin.Place) bool {
 	k := v.entries[p]
-	found, err := v.prints.of(v.path(p))
+	if k != nil && !v.itsTurn(k, v.looksPer(linkRound)) {
+		return true
+	}
+	found, err := fingerprintOf(v.path(p))
 	if errors.Is(err, fs.ErrNotExist) {
 		return false
 	}
@@ -191,7 +200,7 @@ func (v *view) visit(p pin.Place) bool {
 	case k == nil:
 		k = v.meet(p, found)
 	case !v.matches(k):
-	case err != nil || found != k.print || opaque(k) || v.linksChanged(k):
+	case err != nil || !k.print.same(found) || opaque(k) || v.linksChanged(k):
 		k.print = found
 		v.check(k)
 	}
@@ -209,7 +218,8 @@ func (v *view) meet(p pin.Place, found fingerprint) *known {
 		return nil
 	}
 	k := newKnown()
-	k.item, k.print, k.initial = item, found, !v.started
+	k.item, k.print, k.initial, k.number = item, found, !v.started, v.met
+	v.met++
 	k.counters = v.countersOf(item)
 	if k.initial {
 		for _, c := range k.counters {
@@ -224,7 +234,7 @@ func (v *view) meet(p pin.Place, found fingerprint) *known {
 
 // stays reports whether the directory at a place is still the one that it was.
 func (v *view) stays(p pin.Place, found fingerprint) bool {
-	now, err := v.prints.of(v.path(p))
+	now, err := fingerprintOf(v.path(p))
 	return err == nil && now.dir == found.dir
 }
 
@@ -316,7 +326,7 @@ func (v *view) visitRetired(places []pin.Place) {
 }
 
 func (v *view) meetRetired(p pin.Place, byDir map[uint64]*known) {
-	found, err := v.prints.of(v.path(p))
+	found, err := fingerprintOf(v.path(p))
 	if err != nil {
 		return // gone again
 	}

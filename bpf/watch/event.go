@@ -26,9 +26,10 @@ const (
 	Denied   Kind = "denied"   // the built-in policy egress has refused something
 )
 
-// ProblemHidden is drift of the state as a whole, beside what entry.Verify knows: it
-// is not where it was, for example because another bpffs was mounted over it.
-const ProblemHidden entry.Problem = "hidden"
+// ProblemHidden is drift of the state as a whole: it is not where it was, for example
+// because another bpffs was mounted over it. A watcher has seen it before, so that for it
+// this is no question as it is for verify.
+const ProblemHidden = entry.ProblemHidden
 
 // Event is one line of the stream.
 type Event struct {

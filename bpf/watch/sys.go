@@ -5,7 +5,6 @@ package watch
 import (
 	"encoding/binary"
 	"errors"
-	"hash/maphash"
 	"os"
 	"runtime"
 	"unsafe"
@@ -62,75 +61,32 @@ func readLink(id uint32) (info linkInfo, err error) {
 	return info, objInfo(fd, info[:])
 }
 
-// fingerprint is what is in a directory: names and inode numbers, so that a pin
-// that is replaced by another one is a change.
+// fingerprint is a directory of bpffs as one stat(2) tells it. Whatever is pinned,
+// unpinned or renamed in it changes its time of change.
 type fingerprint struct {
-	dir  uint64 // inode of the directory: it keeps it when it is renamed
-	pins uint64 // hash of what is in it, whatever the order
+	dir     uint64 // inode: it keeps it when it is renamed
+	changed int64  // in nanoseconds
+	// recent: another change may still get the same time, which moves in steps of some
+	// milliseconds.
+	recent bool
 }
 
-// prints reads fingerprints; it is for one goroutine.
-type prints struct {
-	seed maphash.Seed
-	buf  []byte
+// fingerprintOf reads the fingerprint of a directory. fs.ErrNotExist if it is gone.
+func fingerprintOf(path string) (fingerprint, error) {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_REALTIME_COARSE, &now); err != nil {
+		return fingerprint{}, os.NewSyscallError("clock_gettime", err)
+	}
+	var st unix.Stat_t
+	if err := unix.Lstat(path, &st); err != nil {
+		return fingerprint{}, &os.PathError{Op: "lstat", Path: path, Err: err}
+	}
+	return fingerprint{dir: st.Ino, changed: st.Ctim.Nano(), recent: st.Ctim.Nano() >= now.Nano()}, nil
 }
 
-func newPrints() *prints { return &prints{seed: maphash.MakeSeed(), buf: make([]byte, 16<<10)} }
-
-// of reads the fingerprint of a directory of bpffs. The error is that of system calls.
-func (p *prints) of(path string) (out fingerprint, err error) {
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return out, &os.PathError{Op: "open", Path: path, Err: err}
-	}
-	defer unix.Close(fd)
-	for {
-		n, err := unix.Getdents(fd, p.buf)
-		if errors.Is(err, unix.EINTR) {
-			continue
-		}
-		if err != nil {
-			return out, &os.PathError{Op: "getdents64", Path: path, Err: err}
-		}
-		p.add(&out, p.buf[:max(n, 0)])
-		if n < len(p.buf)-maxDirent { // there was room for another one
-			break
-		}
-	}
-	if out.dir == 0 { // not even "." is in a directory that was removed
-		return out, &os.PathError{Op: "getdents64", Path: path, Err: unix.ENOENT}
-	}
-	return out, nil
-}
-
-// maxDirent is the size of the longest directory entry, in bytes.
-const maxDirent = 280
-
-// add adds up the hashes of directory entries: struct linux_dirent64 is d_ino (8
-// bytes), d_off (8), d_reclen (2), d_type (1), d_name. "." is the directory itself.
-func (p *prints) add(out *fingerprint, buf []byte) {
-	const header = 19
-	for len(buf) >= header {
-		size := int(binary.NativeEndian.Uint16(buf[16:]))
-		if size < header || size > len(buf) {
-			return
-		}
-		name := buf[header:size]
-		name = name[:clen(name)]
-		switch {
-		case len(name) == 0:
-		case name[0] != '.': // bpffs has no names with dots but "." and ".."
-			var h maphash.Hash
-			h.SetSeed(p.seed)
-			// Neither returns an error.
-			_, _ = h.Write(buf[:8])
-			_, _ = h.Write(name)
-			out.pins += h.Sum64()
-		case len(name) == 1:
-			out.dir = binary.NativeEndian.Uint64(buf)
-		}
-		buf = buf[size:]
-	}
+// same reports whether nothing has changed since f was read, as far as can be told.
+func (f fingerprint) same(now fingerprint) bool {
+	return !f.recent && f.dir == now.dir && f.changed == now.changed
 }
 
 func clen(name []byte) int {
@@ -192,4 +148,24 @@ func readMap(fd int, keys, values []byte, count int) (int, error) {
 		return 0, os.NewSyscallError("bpf BPF_MAP_LOOKUP_BATCH", err)
 	}
 	return min(int(attr.count), count), nil
+}
+
+// readPerCPU returns the sum of one element of a map of counters for each CPU. values has
+// room for all CPUs.
+func readPerCPU(fd int, key uint32, values []byte) (sum uint64, err error) {
+	attr := struct {
+		fd, _      uint32
+		key, value pointer
+		flags      uint64
+	}{fd: uint32(fd), key: pointer(&key), value: pointer(unsafe.SliceData(values))}
+	_, err = bpf(unix.BPF_MAP_LOOKUP_ELEM, unsafe.Pointer(&attr), unsafe.Sizeof(attr))
+	runtime.KeepAlive(&key)
+	runtime.KeepAlive(values)
+	if err != nil {
+		return 0, os.NewSyscallError("bpf BPF_MAP_LOOKUP_ELEM", err)
+	}
+	for ; len(values) >= 8; values = values[8:] {
+		sum += binary.NativeEndian.Uint64(values)
+	}
+	return sum, nil
 }

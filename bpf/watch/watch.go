@@ -78,6 +78,10 @@ func newWatcher(o Options) (*watcher, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
+	reader, err := newReader()
+	if err != nil {
+		return nil, err
+	}
 	ears, err := listen()
 	if err != nil {
 		return nil, err
@@ -88,8 +92,7 @@ func newWatcher(o Options) (*watcher, error) {
 		entries: map[pin.Place]*known{},
 		retired: map[pin.Place]*known{},
 		around:  newKnown(),
-		prints:  newPrints(),
-		reader:  newReader(),
+		reader:  reader,
 	}, nil
 }
 
@@ -98,14 +101,14 @@ func newWatcher(o Options) (*watcher, error) {
 type watcher struct {
 	Options
 	ears   *ears
-	prints *prints
 	reader *reader
 
 	tree    treeState
 	entries map[pin.Place]*known
 	retired map[pin.Place]*known
 	started bool // the first look is over
-	turn    int  // whose turn it is to be verified
+	turn    int  // of the looks at everything: says whose turn it is to be looked at closely
+	met     int  // how many entries were taken in so far
 	events  []Event
 	before  heard // at the last look: what was moved may not have been missed yet
 	// around is for what entry.Examination.Tree finds, as if it were an entry.

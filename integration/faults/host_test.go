@@ -26,10 +26,13 @@ type host struct {
 	mark   string // begins the names of all its programs and of their maps
 	cgroup string // path in the file system
 	runs   int
+	veths  int
 
 	oldPolicies, newPolicies string // what `linkpin policy list` says of the two sets
+	using                    string // the set of policies that is in effect
 	base                     ids    // what the kernel had when the current run began
 	awaited                  []awaited
+	vanishing                time.Duration // how long the kernel may take to free something
 }
 
 const (
@@ -37,14 +40,14 @@ const (
 	otherDir    = "/etc/linkpin/other.d"    // those that stage "policy apply" puts into effect
 	stateDir    = "/sys/fs/bpf/linkpin"
 	appliedDir  = "/var/lib/linkpin"
-	savedDir    = "/run/linkpin-saved" // a copy of appliedDir
+	savedDir    = "/var/lib/linkpin-saved" // copies of appliedDir, one for each set
 )
 
 // newHost makes a host. The goroutine must end without having unlocked its thread,
 // which takes the namespaces along, and call close before.
 func newHost() (*host, error) {
 	runtime.LockOSThread()
-	h := &host{mark: fmt.Sprintf("f%05x", rand.Uint32N(1<<20))}
+	h := &host{mark: fmt.Sprintf("f%05x", rand.Uint32N(1<<20)), vanishing: vanishing}
 	// A thread that shares its root and working directory can't change its mounts.
 	if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS | unix.CLONE_NEWNET); err != nil {
 		return nil, os.NewSyscallError("unshare", err)
@@ -65,7 +68,7 @@ func newHost() (*host, error) {
 		err = netlink.LinkSetUp(lo)
 	}
 	if err == nil {
-		err = h.policies()
+		err = h.use("policies")
 	}
 	if err != nil {
 		return nil, errors.Join(err, h.close())
@@ -108,54 +111,7 @@ func (h *host) mounts() error {
 	if err := unix.Mount("overlay", "/etc", "overlay", 0, "lowerdir=/etc,upperdir=/run/etc/upper,workdir=/run/etc/work"); err != nil {
 		return fmt.Errorf("mounting /etc: %w", err)
 	}
-	return os.RemoveAll("/etc/linkpin")
-}
-
-// policies writes and applies the host's policies, and remembers what linkpin says
-// of them and of a state without containers.
-func (h *host) policies() error {
-	object := bytes.ReplaceAll(built.object, []byte("zzzzzz"), []byte(h.mark))
-	for _, dir := range []string{policiesDir, otherDir} {
-		if err := os.MkdirAll(filepath.Join(dir, "objects"), 0o755); err != nil {
-			return err
-		}
-		if err := os.WriteFile(filepath.Join(dir, "objects/faults.bpf.o"), object, 0o644); err != nil {
-			return err
-		}
-	}
-	files, err := filepath.Glob("testdata/policies/*.yaml")
-	if err != nil || len(files) == 0 {
-		return fmt.Errorf("no policies in testdata: %w", err)
-	}
-	for _, file := range files {
-		data, err := os.ReadFile(file)
-		if err != nil {
-			return err
-		}
-		text := strings.ReplaceAll(string(data), "zzzzzz", h.mark)
-		if err := os.WriteFile(filepath.Join(policiesDir, filepath.Base(file)), []byte(text), 0o644); err != nil {
-			return err
-		}
-		if strings.HasPrefix(filepath.Base(file), "cgroup") {
-			text = strings.Replace(text, "metadata: {", "metadata: {description: changed, ", 1)
-			if err := os.WriteFile(filepath.Join(otherDir, filepath.Base(file)), []byte(text), 0o644); err != nil {
-				return err
-			}
-		}
-	}
-	if _, err := h.linkpin("policy", "apply", "--dir", otherDir); err != nil {
-		return err
-	}
-	if h.newPolicies, err = h.linkpin("policy", "list"); err != nil {
-		return err
-	}
-	if _, err := h.linkpin("policy", "apply"); err != nil {
-		return err
-	}
-	if h.oldPolicies, err = h.linkpin("policy", "list"); err != nil {
-		return err
-	}
-	return h.exec("cp", "-a", appliedDir, savedDir)
+	return errors.Join(os.RemoveAll("/etc/linkpin"), os.Mkdir(savedDir, 0o700))
 }
 
 // linkpin runs the command line tool, which must succeed.

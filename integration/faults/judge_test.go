@@ -24,6 +24,7 @@ const (
 	tcx
 	xdp
 	netfilter
+	tracing
 	judges
 )
 
@@ -35,6 +36,9 @@ type traffic [judges]uint64
 var (
 	byAll     = traffic{1, 1, 1, 3}
 	bySandbox = traffic{0, 1, 1, 4} // what CNI attaches: nothing refuses the connection's first packet
+	byPod     = traffic{connecting: 1, tcx: 1}
+	byBoth    = traffic{connecting: 1, tcx: 1, xdp: 1}
+	byTracing = traffic{tracing: 1}
 )
 
 // covered returns an error unless traffic from the container is judged as it should
@@ -43,48 +47,57 @@ func (w *world) covered(want traffic) error {
 	return errors.Join(w.judged(want), w.inOrder())
 }
 
-// judged sends traffic and counts. It may be called once for each container.
+// judged sends traffic and counts.
 func (w *world) judged(want traffic) error {
-	return w.judgedIn(w.dir, w.netns(), want)
+	_, err := w.judgedIn(w.dir, w.netns(), want)
+	return err
 }
 
-func (w *world) judgedIn(cgroup, netns string, want traffic) error {
+// versions of testdata/faults.bpf.c.
+const versions = 2
+
+// judgedIn also tells which version of the programs has judged how often.
+func (w *world) judgedIn(cgroup, netns string, want traffic) (by [versions]traffic, err error) {
 	before, err := w.counters()
 	if err != nil {
-		return err
+		return by, err
 	}
 	out, err := exec.Command(built.agent, cgroup, netns).CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("agent: %w: %s", err, out)
+		return by, fmt.Errorf("agent: %w: %s", err, out)
 	}
 	refused := strings.TrimSpace(string(out)) == "1"
 	if refused != (want[connecting] > 0) {
-		return fmt.Errorf("connection refused: %v", refused)
+		return by, fmt.Errorf("connection refused: %v", refused)
 	}
 	// The other end of a veth pair gets its packets a moment later.
 	var got traffic
 	for deadline := time.Now().Add(3 * time.Second); ; time.Sleep(time.Millisecond) {
 		after, err := w.counters()
 		if err != nil {
-			return err
+			return by, err
 		}
 		for i := range got {
-			got[i] = after[i] - before[i]
+			got[i] = 0
+			for v := range versions {
+				by[v][i] = after[v][i] - before[v][i]
+				got[i] += by[v][i]
+			}
 		}
 		if got == want || time.Now().After(deadline) {
 			break
 		}
 	}
 	if got != want {
-		return fmt.Errorf("judged by connect4, TCX, XDP, netfilter: %v times, want %v", got, want)
+		return by, fmt.Errorf("judged by connect4, TCX, XDP, netfilter, tracing: %v times, want %v", got, want)
 	}
-	return nil
+	return by, nil
 }
 
 // counters adds up what the programs in this world have counted, whoever has attached
 // them. The maps are known by their ids: a feature test of the library that fails may
 // cost them their names.
-func (w *world) counters() (sum traffic, err error) {
+func (w *world) counters() (sum [versions]traffic, err error) {
 	seen := map[tracer.Object]bool{}
 	for _, o := range w.created {
 		if o.Kind != tracer.Map || seen[o] {
@@ -103,24 +116,26 @@ func (w *world) counters() (sum traffic, err error) {
 	return sum, nil
 }
 
-// add adds the counters of a map, if it has any.
-func add(sum *traffic, m *ebpf.Map) error {
-	if m.Type() != ebpf.Array || m.MaxEntries() != judges || m.ValueSize() != 8 {
+// add adds the counters of a map, if it has any. A map of the second version begins
+// with what was carried over from one of the first.
+func add(sum *[versions]traffic, m *ebpf.Map) error {
+	n := int(m.MaxEntries())
+	if m.Type() != ebpf.Array || n != judges && n != versions*judges || m.ValueSize() != 8 {
 		return nil
 	}
-	for i := range sum {
-		var n uint64
-		if err := m.Lookup(uint32(i), &n); err != nil {
+	for i := range n {
+		var count uint64
+		if err := m.Lookup(uint32(i), &count); err != nil {
 			return err
 		}
-		sum[i] += n
+		sum[i/judges][i%judges] += count
 	}
 	return nil
 }
 
 // inOrder asks `linkpin verify`. What it can't tell is no finding of ours.
 func (w *world) inOrder() error {
-	o, err := w.run(command{program: "linkpin", args: []string{"verify", "-o", "json"}}, tracer.Fault{})
+	o, err := w.plain(linkpin("verify", "-o", "json"))
 	if err != nil {
 		return err
 	}
@@ -196,7 +211,7 @@ func unpinned(dirs ...string) error {
 // clean collects garbage, once, and returns an error if that leaves anything in bpffs
 // but the directories that are always there.
 func (w *world) clean() error {
-	o, err := w.run(command{program: "linkpin", args: []string{"gc", "--wait=5s"}}, tracer.Fault{})
+	o, err := w.plain(linkpin("gc", "--wait=5s"))
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 	"unsafe"
@@ -159,20 +160,20 @@ func exists(o tracer.Object) (bool, error) {
 const vanishing = 20 * time.Second
 
 // awaited is what a run has made and what must be gone soon: eBPF objects, and the
-// host's end of a veth pair, which vanishes when the kernel destroys the network
-// namespace of the other end.
+// host's ends of veth pairs, each of which vanishes when the kernel destroys the network
+// namespace of the other end: nothing else shows one that only a link holds.
 type awaited struct {
 	point   point
 	since   time.Time
 	objects []tracer.Object
-	veth    string
+	veths   []string
 }
 
 // await notes what must be gone soon. Nobody waits: later runs look, and settled at
 // the end.
 func (h *host) await(p point, w *world) error {
 	found, err := h.ours(h.base) // also what the tracer has not seen
-	h.awaited = append(h.awaited, awaited{point: p, since: time.Now(), objects: append(found, w.created...), veth: w.veth})
+	h.awaited = append(h.awaited, awaited{point: p, since: time.Now(), objects: slices.Concat(found, w.created, w.besides), veths: w.veths})
 	return err
 }
 
@@ -193,13 +194,14 @@ func (h *host) vanished() []failure {
 			}
 		}
 		a.objects = left
-		if _, err := netlink.LinkByName(a.veth); a.veth != "" && errors.As(err, &netlink.LinkNotFoundError{}) {
-			a.veth = ""
-		}
+		a.veths = slices.DeleteFunc(a.veths, func(name string) bool {
+			_, err := netlink.LinkByName(name)
+			return errors.As(err, &netlink.LinkNotFoundError{})
+		})
 		switch {
-		case len(left) == 0 && a.veth == "":
-		case time.Since(a.since) > vanishing:
-			late = append(late, failure{a.point, fmt.Errorf("the kernel still has %v, and of the network namespace %q", left, a.veth)})
+		case len(left) == 0 && len(a.veths) == 0:
+		case time.Since(a.since) > h.vanishing:
+			late = append(late, failure{a.point, fmt.Errorf("the kernel still has %v, and the network namespaces of %q", left, a.veths)})
 		default:
 			rest = append(rest, a)
 		}

@@ -16,17 +16,18 @@ var (
 	all     = flag.Bool("faults.all", false, "try every call, not a sample of them")
 	points  = flag.Int("faults.points", 20, "size of the sample of one stage, about")
 	seed    = flag.Uint64("faults.seed", 0, "of the sample; 0: another one in each run")
+	onlyAt  = flag.Int("faults.call", 0, "try only this call, with every kind of fault; 0: all, or a sample")
 	workers = flag.Int("faults.workers", 4, "how many hosts work at once; most of their time is waiting for the kernel")
 	only    = flag.String("faults.stage", "", "regular expression: try only the stages whose names match")
 )
 
 // built is what TestMain made, all below one temporary directory.
 var built struct {
-	dir    string
-	bin    string // directory of the binaries
-	object []byte // testdata/faults.bpf.c, compiled
-	agent  string // testdata/agent.c, compiled
-	rootfs string // of containers that runc runs
+	dir     string
+	bin     string            // directory of the binaries
+	objects map[string][]byte // testdata/faults.bpf.c, compiled, by its variants' names
+	agent   string            // testdata/agent.c, compiled
+	rootfs  string            // of containers that runc runs
 }
 
 // TestMain is two programs in one: the tests, and the hook that runc calls.
@@ -65,18 +66,7 @@ func prepare(dir string) error {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("go build: %w\n%s", err, out)
 	}
-	source, err := os.ReadFile("testdata/faults.bpf.c")
-	if err != nil {
-		return err
-	}
-	file := filepath.Join(dir, "faults.bpf.c")
-	if err := os.WriteFile(file, source, 0o600); err != nil {
-		return err
-	}
-	if out, err := exec.Command("../../hack/bpfobject", file).CombinedOutput(); err != nil {
-		return fmt.Errorf("compiling testdata/faults.bpf.c: %w; are clang and libbpf-dev installed? run: make deps\n%s", err, out)
-	}
-	if built.object, err = os.ReadFile(filepath.Join(dir, "faults.bpf.o")); err != nil {
+	if err := compile(dir); err != nil {
 		return err
 	}
 	built.agent = filepath.Join(dir, "agent")
@@ -85,6 +75,30 @@ func prepare(dir string) error {
 	}
 	built.rootfs = filepath.Join(dir, "rootfs")
 	return buildRootfs(built.rootfs)
+}
+
+// variants of testdata/faults.bpf.c, and what each defines.
+var variants = map[string]string{"faults": "FIRST", "second": "SECOND", "tracing": "WITH_TRACING"}
+
+func compile(dir string) error {
+	source, err := os.ReadFile("testdata/faults.bpf.c")
+	if err != nil {
+		return err
+	}
+	built.objects = map[string][]byte{}
+	for name, macro := range variants {
+		file := filepath.Join(dir, name+".bpf.c")
+		if err := os.WriteFile(file, append([]byte("#define "+macro+"\n"), source...), 0o600); err != nil {
+			return err
+		}
+		if out, err := exec.Command("../../hack/bpfobject", file).CombinedOutput(); err != nil {
+			return fmt.Errorf("compiling testdata/faults.bpf.c: %w; are clang and libbpf-dev installed? run: make deps\n%s", err, out)
+		}
+		if built.objects[name], err = os.ReadFile(filepath.Join(dir, name+".bpf.o")); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // buildRootfs makes a root file system of nothing but busybox.

@@ -175,7 +175,8 @@ func runcCovered(w *world, o *outcome) error {
 	if !o.ok() {
 		return nil // it has not; later, nothing may be left
 	}
-	return errors.Join(w.judgedIn(w.runcCgroup(), w.netns(), byAll), w.inOrder())
+	_, err := w.judgedIn(w.runcCgroup(), w.netns(), byAll)
+	return errors.Join(err, w.inOrder())
 }
 
 // runcDelete also removes what runc has forgotten: the cgroup of a container that it

@@ -142,6 +142,15 @@ func chosenStages(t *testing.T) []*stage {
 // plan lists the series: whole, or a sample of their calls that begins somewhere else
 // each time.
 func plan(t *testing.T, chosen []*stage, r *result) []*series {
+	if *onlyAt > 0 {
+		var todo []*series
+		for _, s := range chosen {
+			for _, k := range s.faults() {
+				todo = append(todo, &series{stage: s, kind: k, points: []int{*onlyAt}})
+			}
+		}
+		return todo
+	}
 	if *all {
 		var todo []*series
 		for _, s := range chosen {
@@ -245,7 +254,8 @@ func table(todo []*series, r *result) string {
 	var b strings.Builder
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprint(w, "stage\tcalls\t")
-	for _, k := range kinds {
+	columns := slices.Concat(kinds, stopped)
+	for _, k := range columns {
 		fmt.Fprint(w, k, "\t")
 	}
 	fmt.Fprint(w, "failures\t\n")
@@ -256,7 +266,7 @@ func table(todo []*series, r *result) string {
 			continue
 		}
 		fmt.Fprintf(w, "%s\t%d\t", name, r.calls[name])
-		for _, k := range kinds {
+		for _, k := range columns {
 			tried, told := 0, "-"
 			for _, s := range todo {
 				if s.stage.name == name && s.kind == k {

@@ -3,6 +3,7 @@
 package faults
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,6 +13,8 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
 	oci "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -29,8 +32,12 @@ type world struct {
 	bundle  string
 	dir     string // its cgroup
 	process *exec.Cmd
-	veth    string          // the host's end
-	created []tracer.Object // by all programs that have run in this world
+	veth    string                     // the host's end
+	veths   []string                   // all that there were
+	pods    bool                       // the runtime tells CNI of the cgroup
+	created []tracer.Object            // by all programs that have run in this world
+	besides []tracer.Object            // by those that have run for another container
+	links   map[link.ID]ebpf.ProgramID // before an update
 }
 
 const hostAddress, containerAddress = "192.0.2.1", "192.0.2.2"
@@ -42,29 +49,42 @@ var (
 
 // newWorld starts a container as far as a runtime has when it calls the hook, if the
 // stage is about one.
-func (h *host) newWorld(s *stage) (w *world, err error) {
+func (h *host) newWorld(s *stage) (_ *world, err error) {
+	if err := h.use(cmp.Or(s.policies, "policies")); err != nil {
+		return nil, err
+	}
 	h.runs++
 	if h.base, err = latest(h.base); err != nil {
 		return nil, err
 	}
 	name := fmt.Sprint(h.mark, "-", h.runs)
-	if s.bare {
-		return &world{host: h}, nil
+	return h.container(name)
+}
+
+// container starts a container.
+func (h *host) container(name string) (*world, error) {
+	w := &world{host: h, id: name}
+	if err := w.start(); err != nil {
+		return w, errors.Join(err, w.end())
 	}
-	w = &world{host: h, id: name, dir: filepath.Join(h.cgroup, name), bundle: "/run/" + name, veth: fmt.Sprint(h.mark, "v", h.runs)}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, w.end())
-		}
-	}()
+	return w, nil
+}
+
+// start starts the container, also again after it has ended: its id, the path of its
+// cgroup and its bundle are the same then, and nothing else.
+func (w *world) start() error {
+	w.dir, w.bundle = filepath.Join(w.cgroup, w.id), "/run/"+w.id
+	w.host.veths++
+	w.veth = fmt.Sprint(w.mark, "v", w.host.veths)
+	w.veths = append(w.veths, w.veth)
 	for _, dir := range []string{w.dir, w.bundle} {
 		if err := os.Mkdir(dir, 0o755); err != nil {
-			return w, err
+			return err
 		}
 	}
 	cgroup, err := os.Open(w.dir)
 	if err != nil {
-		return w, err
+		return err
 	}
 	defer cgroup.Close()
 	w.process = exec.Command("sleep", "3600")
@@ -73,9 +93,9 @@ func (h *host) newWorld(s *stage) (w *world, err error) {
 	}
 	if err := w.process.Start(); err != nil {
 		w.process = nil
-		return w, err
+		return err
 	}
-	return w, w.network()
+	return w.network()
 }
 
 func (w *world) pid() int { return w.process.Process.Pid }

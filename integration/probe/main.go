@@ -37,6 +37,7 @@ const usage = `usage:
   probe hand SOCKET [ADDRESS:PORT]   make a UDP socket, or a TCP connection, and hand it to who listens on the unix socket
   probe keep SOCKET ADDRESS:PORT F   listen there, keep the UDP socket that is handed, send on it when the file F exists
   probe keep SOCKET connected F      the same with a connection: say something, wait for its echo
+  probe bind ADDRESS:PORT            bind a UDP socket
   probe listen ADDRESS:PORT          TCP and UDP: accept, echo, say so, until killed
   probe give NETNS COMMAND…          run COMMAND with a UDP socket made in NETNS as descriptor 3
   probe xdp-off INTERFACE            take whatever XDP program off over netlink
@@ -95,6 +96,12 @@ func run(kind string, args []string) error {
 		return hand(args)
 	case "keep":
 		return keep(args)
+	case "bind":
+		u, err := net.ListenPacket("udp4", args[0])
+		if err != nil {
+			return err
+		}
+		return u.Close()
 	case "listen":
 		return listen(args[0])
 	case "give":

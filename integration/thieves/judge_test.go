@@ -85,22 +85,32 @@ func (s *scene) outside(f func() error) {
 	s.check(<-failed)
 }
 
+const objPin, objGet, infoByFD = 6, 7, 15 // enum bpf_cmd
+
+// bpfPath opens what is pinned at a path, or pins fd there.
+func bpfPath(cmd uintptr, path string, fd int) (int, error) {
+	name, err := unix.BytePtrFromString(path)
+	if err != nil {
+		return -1, err
+	}
+	attr := struct {
+		path      unsafe.Pointer
+		fd, flags uint32
+	}{path: unsafe.Pointer(name), fd: uint32(fd)}
+	opened, _, errno := unix.Syscall(unix.SYS_BPF, cmd, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
+	if errno != 0 {
+		return -1, os.NewSyscallError("bpf", errno)
+	}
+	return int(opened), nil
+}
+
 // pinnedID returns the id of a pinned link.
 func pinnedID(path string) (link.ID, error) {
-	const objGet, infoByFD = 7, 15 // enum bpf_cmd
-	name, err := unix.BytePtrFromString(path)
+	fd, err := bpfPath(objGet, path, 0)
 	if err != nil {
 		return 0, err
 	}
-	get := struct {
-		path unsafe.Pointer
-		_    [2]uint32
-	}{path: unsafe.Pointer(name)}
-	fd, _, errno := unix.Syscall(unix.SYS_BPF, objGet, uintptr(unsafe.Pointer(&get)), unsafe.Sizeof(get))
-	if errno != 0 {
-		return 0, os.NewSyscallError("bpf", errno)
-	}
-	defer unix.Close(int(fd))
+	defer unix.Close(fd)
 	var info struct{ kind, id uint32 } // struct bpf_link_info begins so
 	by := struct {
 		fd, size uint32

@@ -16,9 +16,9 @@ import (
 
 var update = flag.Bool("update", false, "write the table of docs/SECURITY.md")
 
-// built is what TestMain made, all below one temporary directory.
+// built is what TestMain made or found.
 var built struct {
-	dir      string
+	dir      string // of this run's bundles
 	bin      string // directory of the binaries
 	rootfs   string // root file system of the containers: the thief and nothing else
 	policies string // policies and their objects
@@ -39,17 +39,28 @@ func run(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, "thieves: eBPF programs, namespaces and containers need root; run: sudo make test")
 		return 1
 	}
+	if dir := os.Getenv(buildEnv); dir != "" {
+		if err := prepare(dir); err != nil {
+			fmt.Fprintln(os.Stderr, "thieves:", err)
+			return 1
+		}
+		return 0
+	}
 	dir, err := os.MkdirTemp("", "linkpin-thieves-")
+	if err == nil {
+		defer os.RemoveAll(dir)
+		err = os.Chmod(dir, 0o755) // containers with a user of their own must reach their files
+	}
+	if built := os.Getenv(builtEnv); err == nil && built != "" {
+		err = locate(built)
+	} else if err == nil {
+		err = prepare(dir)
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "thieves:", err)
 		return 1
 	}
 	built.dir = dir
-	defer os.RemoveAll(dir)
-	if err := prepare(dir); err != nil {
-		fmt.Fprintln(os.Stderr, "thieves:", err)
-		return 1
-	}
 	code := m.Run()
 	if left, _ := filepath.Glob(filepath.Join(built.cgroups, machineCgroup+"*")); len(left) > 0 {
 		fmt.Fprintln(os.Stderr, "thieves: cgroups were left behind:", left)
@@ -58,23 +69,31 @@ func run(m *testing.M) int {
 	return code
 }
 
-func prepare(dir string) error {
-	// Containers with a user of their own must reach their root file system.
-	if err := os.Chmod(dir, 0o755); err != nil {
-		return err
-	}
-	var err error
-	if built.cgroups, err = findCgroup2(); err != nil {
-		return err
-	}
+// `make test-vm` builds on one machine and tests on another, without compilers.
+const (
+	buildEnv = "LINKPIN_THIEVES_BUILD" // a directory: build there, test nothing
+	builtEnv = "LINKPIN_THIEVES_BUILT" // a directory where everything has been built
+)
+
+// locate says where everything is or will be.
+func locate(dir string) (err error) {
 	built.bin = filepath.Join(dir, "bin")
+	built.rootfs = filepath.Join(dir, "rootfs")
+	built.policies = filepath.Join(dir, "policies")
+	built.cgroups, err = findCgroup2()
+	return err
+}
+
+func prepare(dir string) error {
+	if err := locate(dir); err != nil {
+		return err
+	}
 	build := exec.Command("go", "build", "-buildvcs=false", "-trimpath", "-ldflags=-s -w -X main.version=v0.0.0-test", "-o", built.bin+"/",
 		"./thief", "../../cmd/linkpin", "../../cmd/linkpin-hook", "../../cmd/linkpin-cni")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("go build: %w\n%s", err, out)
 	}
-	built.rootfs = filepath.Join(dir, "rootfs")
 	for _, d := range []string{"bin", "dev", "proc", "shared", "tmp"} {
 		if err := os.MkdirAll(filepath.Join(built.rootfs, d), 0o755); err != nil {
 			return err
@@ -83,7 +102,6 @@ func prepare(dir string) error {
 	if err := os.Link(filepath.Join(built.bin, "thief"), filepath.Join(built.rootfs, "bin/thief")); err != nil {
 		return err
 	}
-	built.policies = filepath.Join(dir, "policies")
 	objects := filepath.Join(built.policies, "objects")
 	if err := os.MkdirAll(objects, 0o755); err != nil {
 		return err

@@ -62,7 +62,7 @@ var cgroupRows = []row{
 		do:   attachRow("multi", own), used: true,
 	},
 	{
-		name: "attach-first", what: "the same, to run first (`BPF_F_PREORDER`)", host: holds, caps: holds, own: refused,
+		name: "attach-first", needs: 615, what: "the same, to run first (`BPF_F_PREORDER`)", host: holds, caps: holds, own: refused,
 		do: attachRow("first", own), used: true,
 	},
 	{
@@ -97,13 +97,13 @@ var cgroupRows = []row{
 		used:  true,
 	},
 	{
-		name: "rewrite", what: "a program behind ours on `connect4` that sends a permitted connection on to a forbidden port", host: outside, caps: outside, own: refused,
-		note: "Programs may rewrite addresses, and each sees what the one before it left. Decide about packets as well (`cgroup_skb`, or the interface): they show where they go.",
+		name: "rewrite", what: "a program behind ours on `connect4` that sends a permitted connection on to a forbidden port", host: warned, caps: warned, own: refused,
+		note: "Programs may rewrite addresses, and each sees what the one before it left. `verify` warns about who stands behind, at every hook that can rewrite. Decide about packets as well (`cgroup_skb`, or the interface): they show where they go.",
 		do:   func(s *scene) error { return s.thief("rewrite", s.cgroup(), "1000", "1001") },
 		by:   []sender{inside("tcp")}, ports: []string{"1000"}, at: 1001, used: true,
 	},
 	{
-		name: "rewrite-parent", what: "the same on the parent cgroup", host: outside, caps: outside,
+		name: "rewrite-parent", what: "the same on the parent cgroup", host: warned, caps: warned,
 		note: "As above: ancestors' programs run after the container's own.",
 		do:   func(s *scene) error { return s.thief("rewrite", parent(s), "1000", "1001") },
 		by:   []sender{inside("tcp")}, ports: []string{"1000"}, at: 1001, used: true,

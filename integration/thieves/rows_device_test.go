@@ -50,13 +50,13 @@ var deviceRows = []row{
 		},
 	},
 	{
-		name: "tcx-detach", what: "`BPF_PROG_DETACH` from TCX with the program's descriptor", host: refused, caps: refused, own: refused,
+		name: "tcx-detach", needs: needsTCX, what: "`BPF_PROG_DETACH` from TCX with the program's descriptor", host: refused, caps: refused, own: refused,
 		do: func(s *scene) error {
 			return s.bothWays(func(direction, program string) error { return s.thief("tcx-detach", s.device(), direction, program) })
 		},
 	},
 	{
-		name: "tcx-detach-any", what: "the same without one, the first or the last of the hook", host: refused, caps: refused, own: refused,
+		name: "tcx-detach-any", needs: needsTCX, what: "the same without one, the first or the last of the hook", host: refused, caps: refused, own: refused,
 		do: func(s *scene) error {
 			return each([]string{"first", "last"}, func(which string) error {
 				return s.bothWays(func(direction, _ string) error { return s.thief("tcx-detach", s.device(), direction, "0", which) })
@@ -64,7 +64,7 @@ var deviceRows = []row{
 		},
 	},
 	{
-		name: "tcx-replace", what: "`BPF_PROG_ATTACH` to TCX with `REPLACE` of our program", host: refused, caps: refused, own: refused,
+		name: "tcx-replace", needs: needsTCX, what: "`BPF_PROG_ATTACH` to TCX with `REPLACE` of our program", host: refused, caps: refused, own: refused,
 		do: func(s *scene) error {
 			return s.bothWays(func(direction, program string) error {
 				return s.thief("tcx-attach", s.device(), direction, "replace", "0", program)
@@ -72,21 +72,21 @@ var deviceRows = []row{
 		},
 	},
 	{
-		name: "tcx-before", what: "a TCX program before ours that says `PASS`", host: warned, caps: warned, own: refused, note: tcxFirst,
+		name: "tcx-before", needs: needsTCX, what: "a TCX program before ours that says `PASS`", host: warned, caps: warned, own: refused, note: tcxFirst,
 		do: func(s *scene) error {
 			return s.bothWays(func(direction, _ string) error { return s.thief("tcx-attach", s.device(), direction, "first", "0") })
 		},
 		used: true,
 	},
 	{
-		name: "tcx-before-next", what: "a TCX program before ours that says `NEXT`", host: holds, caps: holds, own: refused,
+		name: "tcx-before-next", needs: needsTCX, what: "a TCX program before ours that says `NEXT`", host: holds, caps: holds, own: refused,
 		do: func(s *scene) error {
 			return s.bothWays(func(direction, _ string) error { return s.thief("tcx-attach", s.device(), direction, "first", "-1") })
 		},
 		used: true,
 	},
 	{
-		name: "clsact", what: "a clsact qdisc, filters that accept everything, flushing them, deleting the qdisc", host: holds, caps: holds, own: holds,
+		name: "clsact", old: [3]class{mended, mended, mended}, what: "a clsact qdisc, filters that accept everything, flushing them, deleting the qdisc", host: holds, caps: holds, own: holds,
 		note: "TCX runs before the filters of tc, and has nothing to do with its qdiscs.",
 		do: func(s *scene) error {
 			for _, command := range []string{"clsact", "flush", "clsact-del"} {
@@ -102,11 +102,11 @@ var deviceRows = []row{
 		do: onDevice("clsact"), undo: func(s *scene) { _ = s.thief("clsact-del", s.device()) }, // the next row looks
 	},
 	{
-		name: "clsact-del", what: "deleting a clsact qdisc that nobody added", host: refused, caps: refused, own: refused,
+		name: "clsact-del", old: [3]class{mended, mended, mended}, what: "deleting a clsact qdisc that nobody added", host: refused, caps: refused, own: refused,
 		do: onDevice("clsact-del"),
 	},
 	{
-		name: "ingress", what: "an ingress qdisc, added and deleted", host: holds, caps: holds, own: holds, do: onDevice("ingress"),
+		name: "ingress", old: [3]class{mended, mended, mended}, what: "an ingress qdisc, added and deleted", host: holds, caps: holds, own: holds, do: onDevice("ingress"),
 	},
 	{
 		name: "root-qdisc", what: "another root qdisc, and deleting it", host: holds, caps: holds, own: holds, do: onDevice("root-qdisc"),

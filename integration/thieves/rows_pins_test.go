@@ -3,6 +3,8 @@
 package thieves
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 
@@ -18,6 +20,41 @@ func unpin(s *scene) error {
 		}
 	}
 	return last
+}
+
+// heldElsewhere is where a thief pins what he unpins.
+const heldElsewhere = "/sys/fs/bpf/theirs"
+
+// unpinHeld removes the pins of links that somebody still holds: open, or by another pin.
+func unpinHeld(pinned string) func(s *scene) error {
+	return func(s *scene) error {
+		n := 0
+		for path := range s.before {
+			fd, err := bpfPath(objGet, path, 0)
+			s.check(err)
+			if pinned == "" {
+				s.held = append(s.held, fd)
+				continue
+			}
+			n++
+			_, err = bpfPath(objPin, fmt.Sprint(pinned, n), fd)
+			s.check(errors.Join(err, unix.Close(fd)))
+		}
+		return unpin(s)
+	}
+}
+
+// letGo ends what unpinHeld holds.
+func letGo(s *scene) {
+	for _, fd := range s.held {
+		s.check(unix.Close(fd))
+	}
+	s.held = nil
+	pins, err := filepath.Glob(heldElsewhere + "*")
+	s.check(err)
+	for _, pin := range pins {
+		s.check(os.Remove(pin))
+	}
 }
 
 func removeTree(pattern string) func(s *scene) error {
@@ -47,6 +84,16 @@ var pinRows = []row{
 		name: "unpin", what: "unlinking the pins of all links", host: mended,
 		note: "The pin was the last reference: the links end. Nobody in a container reaches the host's bpffs, unless it is given to it.",
 		do:   unpin,
+	},
+	{
+		name: "unpin-held", what: "the same while somebody has the links open", host: mended,
+		note: "They stay attached as long as he does; they are pinned again.",
+		do:   unpinHeld(""), undo: letGo,
+	},
+	{
+		name: "unpin-second", what: "the same where somebody has pinned the links elsewhere, too", host: mended,
+		note: "As above.",
+		do:   unpinHeld(heldElsewhere), undo: letGo,
 	},
 	{
 		name: "unlink-record", what: "unlinking the record", host: seen,
@@ -80,20 +127,20 @@ var pinRows = []row{
 	},
 	{
 		name: "chmod", what: "`chmod` or `chown` of the whole tree", host: seen,
-		note: "A tree that others could write to proves nothing: the hooks refuse every new container, `verify` exits 69. What runs keeps its programs. " +
-			"Find out who it was, then remove the tree and restart the containers, or put owner and mode back.",
+		note: "A tree that others could write to proves nothing: the hooks refuse every new container, `verify` exits 69 and says in one line what to do. " +
+			"What runs keeps its programs. Find out who it was, then remove the tree and restart the containers, or put owner and mode back.",
 		do:   func(s *scene) error { return os.Chmod(filepath.Dir(state), 0o777) },
 		undo: func(s *scene) { s.check(os.Chmod(filepath.Dir(state), 0o700)) },
 	},
 	{
 		name: "mount-over", what: "mounting another bpffs over bpffs", host: seen,
-		note: "The links live on in the hidden one. `linkpin doctor` says so; unmount what lies above.",
+		note: "The links live on in the hidden one. `verify` says `hidden` and exits 3, `linkpin doctor` says so, too; unmount what lies above.",
 		do:   func(s *scene) error { return mount("bpf", "/sys/fs/bpf", "bpf", 0, "") },
 		undo: func(s *scene) { s.check(unix.Unmount("/sys/fs/bpf", 0)) },
 	},
 	{
-		name: "remount-ro", what: "remounting bpffs read-only", host: seen,
-		note: "The hooks refuse every new container; what runs keeps its programs. Remount it.",
+		name: "remount-ro", what: "remounting bpffs read-only", host: holds,
+		note: "The hooks refuse every new container, and nothing can be mended: `verify` and `watch` warn. What runs keeps its programs. Remount it.",
 		do:   func(s *scene) error { return mount("", "/sys/fs/bpf", "", unix.MS_REMOUNT|unix.MS_RDONLY, "") },
 		undo: func(s *scene) { s.check(mount("", "/sys/fs/bpf", "", unix.MS_REMOUNT, "")) },
 	},

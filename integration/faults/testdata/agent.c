@@ -3,7 +3,8 @@
 /*
  * agent CGROUP NETNS: does in a container what its programs judge, each once: a
  * connection to port 9 and one datagram each to UDP ports 10, 11 and 12 of
- * 192.0.2.1. It prints 1 if the connection was refused by a program (EPERM), else 0.
+ * 192.0.2.1. Before that it gives itself another name. It prints 1 if the connection was
+ * refused by a program (EPERM), else 0.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -12,6 +13,7 @@
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -37,6 +39,7 @@ int main(int argc, char **argv)
 		perror(procs);
 		return 1;
 	}
+	prctl(PR_SET_NAME, "renamed");
 	fd = open(argv[2], O_RDONLY);
 	if (fd < 0 || setns(fd, CLONE_NEWNET) != 0) {
 		perror(argv[2]);

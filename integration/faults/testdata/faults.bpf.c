@@ -5,6 +5,7 @@
  * sees that every stage judges once: connections to port 9 and UDP to ports 10 and
  * 11 are refused, packets over IPv4 are counted on their way out.
  *
+ * The object is compiled three times: as it is, as the SECOND version, and WITH_TRACING.
  * zzzzzz stands for a name that tells the objects of one test from all others.
  */
 #include <linux/bpf.h>
@@ -19,19 +20,28 @@
 #define TCX_DROP 2
 #define NF_ACCEPT 1
 
-enum { CONNECT, TCX, XDP, NETFILTER, STAGES };
+enum { CONNECT, TCX, XDP, NETFILTER, TRACING, STAGES };
+
+/* The second version counts behind the first one's counters, in a map that is larger. */
+#ifdef SECOND
+#define VERSIONS 2
+#else
+#define VERSIONS 1
+#endif
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, STAGES);
+	__uint(max_entries, VERSIONS * STAGES);
 	__type(key, __u32);
 	__type(value, __u64);
 } zzzzzz_calls SEC(".maps");
 
 static __always_inline void count(__u32 stage)
 {
-	__u64 *n = bpf_map_lookup_elem(&zzzzzz_calls, &stage);
+	__u64 *n;
 
+	stage += (VERSIONS - 1) * STAGES;
+	n = bpf_map_lookup_elem(&zzzzzz_calls, &stage);
 	if (n)
 		__sync_fetch_and_add(n, 1);
 }
@@ -79,5 +89,17 @@ int zzzzzz_nf(void *ctx)
 	count(NETFILTER);
 	return NF_ACCEPT;
 }
+
+#ifdef WITH_TRACING
+const volatile __u64 container; /* cgroup id */
+
+SEC("tp_btf/task_rename")
+int zzzzzz_trace(__u64 *ctx)
+{
+	if (bpf_get_current_cgroup_id() == container)
+		count(TRACING);
+	return 0;
+}
+#endif
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -148,9 +148,9 @@ func TestActions(t *testing.T) {
 		made  int
 		exit  int
 	}{
-		{Fault{KillEntry, n, 0}, 10, -1},
-		{Fault{KillExit, n, 0}, 11, -1},
-		{Fault{Fail, n, unix.ENOSPC}, directories - 1, 10},
+		{Fault{Action: KillEntry, N: n}, 10, -1},
+		{Fault{Action: KillExit, N: n}, 11, -1},
+		{Fault{Action: Fail, N: n, Errno: unix.ENOSPC}, directories - 1, 10},
 	} {
 		r, made, _, _ := run(t, "mkdir", tc.fault)
 		if made != tc.made || r.Exit != tc.exit || !r.Reached || !strings.HasPrefix(r.At.Name, "mkdirat ") {
@@ -162,7 +162,7 @@ func TestActions(t *testing.T) {
 func TestNotReached(t *testing.T) {
 	all, _, _, _ := run(t, "mkdir", Fault{})
 	for _, action := range []Action{KillEntry, KillExit, Fail} {
-		r, made, _, _ := run(t, "mkdir", Fault{action, all.Calls + 1, unix.EPERM})
+		r, made, _, _ := run(t, "mkdir", Fault{Action: action, N: all.Calls + 1, Errno: unix.EPERM})
 		if r.Reached || r.Exit != 0 || made != directories || r.Calls != all.Calls {
 			t.Errorf("%d: %+v", action, r)
 		}
@@ -181,11 +181,11 @@ func TestInterruptedOpen(t *testing.T) {
 	if n == 0 {
 		t.Fatal("not opened:", calls)
 	}
-	r, _, again, stderr := run(t, "open", Fault{Fail, n, unix.EINTR})
+	r, _, again, stderr := run(t, "open", Fault{Action: Fail, N: n, Errno: unix.EINTR})
 	if r.Exit != 0 || len(again) != len(calls)+1 {
 		t.Errorf("EINTR: %+v, %d calls instead of %d; %s", r, len(again), len(calls)+1, stderr)
 	}
-	if r, _, _, stderr = run(t, "open", Fault{Fail, n, unix.EBUSY}); r.Exit != 4 || !strings.Contains(stderr, "busy") {
+	if r, _, _, stderr = run(t, "open", Fault{Action: Fail, N: n, Errno: unix.EBUSY}); r.Exit != 4 || !strings.Contains(stderr, "busy") {
 		t.Errorf("EBUSY: %+v, %s", r, stderr)
 	}
 }

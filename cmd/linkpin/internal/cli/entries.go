@@ -208,9 +208,12 @@ func (p linkOutput) stateText() string {
 	return p.State
 }
 
-// unowned counts the programs of an entry that no link owns.
+// unowned counts the programs of an entry that no link owns. The record may be nil.
 func unowned(rec *pin.Record) int {
 	n := 0
+	if rec == nil {
+		return n
+	}
 	for _, p := range rec.Programs {
 		if p.Filter != nil {
 			n++

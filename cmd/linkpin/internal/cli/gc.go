@@ -79,9 +79,17 @@ func (a *app) previewGC(s *entry.Session) error {
 	if a.json {
 		return a.printJSON(out)
 	}
+	return a.printPreview(found, out)
+}
+
+func (a *app) printPreview(found []entry.Item, out gcPreview) error {
 	t := a.table("CONTAINER", "POLICY", "LINKS", "AGE")
 	for i, e := range out.WouldRemove {
-		t.row(itemLabel(found[i]), e.Policy, strconv.Itoa(len(e.Programs)), age(a.Now().Sub(e.Created)))
+		links := strconv.Itoa(len(e.Programs))
+		if n := unowned(found[i].Record); n > 0 {
+			links += fmt.Sprintf(" (%d unowned)", n)
+		}
+		t.row(itemLabel(found[i]), e.Policy, links, age(a.Now().Sub(e.Created)))
 	}
 	return t.flush()
 }

@@ -21,11 +21,12 @@ func exitCodesTopic() *cobra.Command {
   0   done; for verify: everything is in order, or was mended
   1   refused or failed; for verify: something is not as it should be; for doctor:
       something that must be there is missing
-  3   verify could not tell, or there is no record for an ID that was named
-      (this wins over 1)
+  3   verify could not tell (the state is hidden by another mount, for example), or
+      there is no record for an ID that was named (this wins over 1)
   64  wrong arguments
   65  a policy, a configuration or a container's state that can't be understood
-  69  bpffs, cgroup2 or a kernel feature is missing
+  69  bpffs, cgroup2 or a kernel feature is missing, or others than root could write to
+      linkpin's directory in bpffs
   78  the applied policies are missing or damaged; linkpin policy apply mends it
 
 The numbers from 64 up are those of sysexits.h. Each error is one line on stderr: what

@@ -14,6 +14,7 @@ import (
 	"github.com/linkpin/linkpin/bpf/attach"
 	"github.com/linkpin/linkpin/bpf/entry"
 	"github.com/linkpin/linkpin/bpf/pin"
+	"github.com/linkpin/linkpin/bpf/watch"
 	"github.com/linkpin/linkpin/specs"
 	"github.com/linkpin/linkpin/specs/change"
 )
@@ -42,6 +43,24 @@ func TestUnownedIsMarked(t *testing.T) {
 	if err := a.printInspected(inspectedEntry{entryOutput: e}); err != nil {
 		t.Fatal(err)
 	}
+	retired := item
+	retired.Place = pin.RetiredEntry("1030-deleted-00000001")
+	retired.Retired = &pin.Retired{Time: time.Unix(1030, 0), Reason: "deleted"}
+	if err := a.printList([]entry.Item{retired}, lsOutput{Entries: []entryOutput{describeEntry(retired)}}); err != nil {
+		t.Fatal(err)
+	}
+	unreadable := entry.Item{Place: pin.RetiredEntry("1030-left-00000002"), Err: pin.ErrNoRecord}
+	preview := gcPreview{WouldRemove: []entryOutput{describeEntry(retired), describeEntry(unreadable)}}
+	if err := a.printPreview([]entry.Item{retired, unreadable}, preview); err != nil {
+		t.Fatal(err)
+	}
+	for _, kind := range []watch.Kind{watch.Attached, watch.Retired} {
+		line, err := a.eventLine(watch.Event{Kind: kind, Place: retired.Place, Item: retired, Detail: "by cni"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		out.Write(line)
+	}
 	if err := a.printVerified(verifyOutput{Links: 2, Unowned: unowned(item.Record)}); err != nil {
 		t.Fatal(err)
 	}
@@ -50,13 +69,22 @@ func TestUnownedIsMarked(t *testing.T) {
 		"veth0 (host side of eth0)  live  ",
 		"live (unowned)  (tc filter at priority 49152, handle 0x4c50, program 7)",
 		"live  (link 5, program 8)",
+		"veth0 (host side of eth0)  live (unowned), retired 30s ago: deleted",
+		"2 (1 unowned)  60s",
+		"attached  pod  guard  eth0  by cni  (1 unowned tc filter)\n",
+		"retired   pod  guard  eth0  by cni  (1 unowned tc filter)\n",
 		"2 links compared (1 unowned tc filter), 0 cases of drift",
 	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is not in\n%s", want, out.String())
 		}
 	}
-	text, err := json.Marshal(e)
+	a.json = true
+	line, err := a.eventLine(watch.Event{Kind: watch.Attached, Place: item.Place, Item: item})
+	if err != nil || !strings.Contains(string(line), `"unowned":1`) {
+		t.Errorf("watch: %s, %v", line, err)
+	}
+	text, err := json.Marshal(preview.WouldRemove[0])
 	if err != nil {
 		t.Fatal(err)
 	}

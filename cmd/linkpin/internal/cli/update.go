@@ -56,6 +56,9 @@ programs have written, entry by entry; what they write to such a map in the
 moment of the change is lost. Where that can't be done, the container has to be restarted,
 and so it has for another program in a netfilter or tracing link.
 
+After an upgrade of linkpin run ` + "`linkpin policy apply`" + ` first: what is applied holds the
+built-in programs that were current when it was applied.
+
 Which containers a policy chooses is not considered anew: nobody gets or loses a policy. A
 container that the applied version would not choose stays as it is.
 
@@ -78,6 +81,7 @@ Exit code: 0 if nothing was refused, 1 if something was.`,
 		if err != nil {
 			return err
 		}
+		a.warnBuiltins(set, names)
 		s, done, err := a.session()
 		if err != nil {
 			return err

@@ -5,7 +5,9 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -44,7 +46,8 @@ func (a *app) verifyCommand() *cobra.Command {
 		Use:   "verify [ID...]",
 		Short: "Compare what is recorded with what the kernel has",
 		Long: `Compare every link with its record, and what is around it: the process, the interface,
-who runs before our programs, owners and permissions in bpffs. Drift is a promise that is
+who runs before our programs, or behind them where that could change what they have
+allowed, owners and permissions in bpffs. Drift is a promise that is
 broken: a link that should be live is severed, missing, unpinned, or holds another program,
 or others could not find it. What only asks to be looked at is a warning. With --repair,
 drift is mended: what was unpinned is pinned again, and what was taken off is attached
@@ -55,8 +58,24 @@ With --known, the set of entries is compared with that of the run before, which 
 an entry of which nothing is left, though its container lives, is drift too. FILE is then
 replaced. That of another boot is not believed.
 
+Of the state as a whole, whatever the flags:
+  another bpffs lies over it   hidden: exit code 3. With --known, what lies below is named.
+                               Unmount what was mounted last
+  bpffs is read-only           links are found by their ids: a warning, and nothing can be
+                               mended until it is remounted
+  linkpin's own directory could be written to by others: what is in it proves nothing.
+                               Exit code 69 and one line that says what to do; --repair
+                               takes back only permissions that let nobody write
+  bpffs or cgroup2 is missing  exit code 69
+
+Netfilter links don't tell whether they are attached. The kernel does if it has
+CONFIG_NETFILTER_NETLINK_HOOK; without that they could not be told (3), and --repair finds
+out by trying: what was detached is attached again, what has its place taken gets a
+warning (unconfirmed).
+
 Exit code: 0 if everything is in order or was mended, 1 if drift is left, 3 if something
-could not be told or an ID has no record (this wins over 1). Warnings change nothing.`,
+could not be told or an ID has no record (this wins over 1). Warnings change nothing. A
+systemd unit that is to accept 3 has SuccessExitStatus=3, and then misses drift beside it.`,
 		Args: cobra.ArbitraryArgs,
 	}
 	cmd.Flags().BoolVar(&repair, "repair", false, "mend what is not as recorded")
@@ -154,10 +173,17 @@ func (v *verification) examine(ctx context.Context, s *entry.Session, found []en
 	case v.whole && v.repair:
 		v.add(x.RepairTree())
 	case v.whole:
-		v.add(x.Tree())
+		v.add(settled(x.Tree, x.Tree))
 	}
 	for _, it := range found {
-		findings := x.Entry(it)
+		findings := settled(func() []entry.Finding { return x.Entry(it) }, func() []entry.Finding {
+			again, ok := s.Look(it.Place)
+			if !ok {
+				return nil // it was retired
+			}
+			it = again
+			return x.Entry(it)
+		})
 		if v.repair && slices.ContainsFunc(findings, mendable) {
 			findings = mend(ctx, x, it, findings)
 		}
@@ -169,13 +195,36 @@ func (v *verification) examine(ctx context.Context, s *entry.Session, found []en
 	}
 }
 
+// settlePause is how long what looks like drift may be somebody's unfinished work.
+const settlePause = 100 * time.Millisecond
+
+// settled looks a second time if the first look has found drift, since nothing is locked:
+// a container that starts or ends at this moment is half there. Drift is what both have
+// seen; of the rest the second look counts.
+func settled(first, again func() []entry.Finding) []entry.Finding {
+	before := first()
+	if !slices.ContainsFunc(before, drifts) {
+		return before
+	}
+	time.Sleep(settlePause)
+	return slices.DeleteFunc(again(), func(f entry.Finding) bool {
+		return drifts(f) && !slices.ContainsFunc(before, func(b entry.Finding) bool {
+			return b.Place == f.Place && b.Path == f.Path && b.Program == f.Program && b.Problem == f.Problem
+		})
+	})
+}
+
+func drifts(f entry.Finding) bool { return f.Problem.Drift() }
+
 // stacked says if another bpffs hides what linkpin has recorded, or might.
 func (v *verification) stacked(s *entry.Session) {
 	err := pin.CheckStacked(v.roots.pins())
 	switch {
 	case err == nil:
 	case s == nil:
-		v.add([]entry.Finding{{Problem: entry.ProblemUnknown, Detail: "one that lies below may hold what is recorded", Err: err}})
+		v.add([]entry.Finding{{
+			Problem: entry.ProblemHidden, Detail: "nothing is recorded in the uppermost bpffs, and one below may hold what is attached: " + fault.OneLine(err.Error()),
+		}})
 	default:
 		v.add([]entry.Finding{{Problem: entry.ProblemStacked, Detail: fault.OneLine(err.Error())}})
 	}
@@ -266,7 +315,7 @@ func verdict(out verifyOutput) int {
 	}
 	for _, f := range out.Findings {
 		switch {
-		case f.Problem == entry.ProblemUnknown:
+		case f.Level == entry.LevelUnknown:
 			return fault.ExitUnsure
 		case f.Drift && f.Repaired == "":
 			code = fault.ExitFailed
@@ -282,7 +331,9 @@ func (a *app) printVerified(out verifyOutput) error {
 	drift, repaired, warnings := 0, 0, 0
 	if len(out.Findings) > 0 {
 		t := a.table("CONTAINER", "POLICY", "PROGRAM", "PROBLEM", "DETAIL")
-		for _, f := range out.Findings {
+		shown, alike := collapse(out.Findings)
+		warnings += len(out.Findings) - len(shown)
+		for i, f := range shown {
 			detail := f.Detail
 			switch {
 			case f.Error != "":
@@ -292,6 +343,9 @@ func (a *app) printVerified(out verifyOutput) error {
 				repaired++
 			case f.Remedy != "":
 				detail += "; " + f.Remedy
+			}
+			if alike[i] > 0 {
+				detail += fmt.Sprintf(" (and the same for %s)", count(alike[i], "other", "others"))
 			}
 			problem := string(f.Problem)
 			switch f.Level {
@@ -323,6 +377,26 @@ func (a *app) printVerified(out verifyOutput) error {
 	}
 	a.printf("\n")
 	return nil
+}
+
+// collapse leaves out what one neighbour of many containers gives rise to, but for the
+// first of them: a program above all their cgroups would fill pages. alike says how many
+// are left out behind each that is shown.
+func collapse(findings []findingOutput) (shown []findingOutput, alike []int) {
+	type neighbour struct{ program, detail string }
+	at := map[neighbour]int{}
+	for _, f := range findings {
+		if f.Problem == entry.ProblemBehind || f.Problem == entry.ProblemInFront {
+			k := neighbour{f.Program, f.Detail}
+			if i, seen := at[k]; seen {
+				alike[i]++
+				continue
+			}
+			at[k] = len(shown)
+		}
+		shown, alike = append(shown, f), append(alike, 0)
+	}
+	return shown, alike
 }
 
 func findingLabel(f findingOutput) string {

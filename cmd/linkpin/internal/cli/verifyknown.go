@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/linkpin/linkpin/bpf/entry"
+	"github.com/linkpin/linkpin/bpf/pin"
 	"github.com/linkpin/linkpin/specs/fault"
 )
 
@@ -89,8 +90,23 @@ func (v *verification) compareKnown(ctx context.Context, s *entry.Session, path 
 		left, findings = judge.Vanished(left, now)
 	}
 	k.left = left
-	v.add(findings)
+	v.add(v.hidden(left, findings))
 	return k
+}
+
+// hidden tells what only lies below another bpffs from what has vanished: all its links
+// are still there. findings are parallel to left.
+func (v *verification) hidden(left []entry.Known, findings []entry.Finding) []entry.Finding {
+	if len(left) == 0 || !errors.Is(pin.CheckStacked(v.roots.pins()), pin.ErrStacked) {
+		return findings
+	}
+	for i, k := range left {
+		if f := &findings[i]; f.Problem == entry.ProblemVanished && k.LinksLive() {
+			f.Problem, f.Remedy = entry.ProblemHidden, "umount what was mounted over "+v.roots.bpffs
+			f.Detail = k.Path + " was recorded in a bpffs that another one lies over now; all its links live"
+		}
+	}
+	return findings
 }
 
 // replaceKnown writes the file for the next run.

@@ -50,11 +50,15 @@ With IDs (or names, or what they begin with) only what concerns these; they may 
 containers that don't exist yet.
 
 What linkpin itself attaches, retires and removes is told at once, and so is what becomes
-of interfaces on the host. The rest is looked at every --interval: pins, links and
-denials of everything, and whatever else verify finds out for at least 32 entries, so
-that a round over more than that takes up to 20 seconds. Drift is told when it is still
-there a tenth of a second later; if somebody is at work on that container, after two
-seconds at most.
+of interfaces on the host. The rest is looked at every --interval. Up to 32 entries
+are looked at as a whole each time. Where there are more, they take turns: pins, links
+and denials of all are looked at within a second, or within the interval if that is
+longer, and whatever else verify finds out within 20 seconds, or one for every eight
+entries times the interval. Drift is told when it is still there a tenth of a second
+later; if somebody is at work on that container, after two seconds at most.
+
+At the default of 500 ms, 1,000 containers with four links each cost 3 to 6 % of one CPU
+while nothing changes (16 to 32 ms for each look, the more the busier the machine is).
 
 watch only looks: it takes no locks, writes nothing and holds nothing, so that it may be
 killed at any time. It waits for the first attachment if there has been none, and goes

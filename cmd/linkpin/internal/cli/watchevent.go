@@ -28,6 +28,7 @@ type watchOutput struct {
 	Problem   entry.Problem    `json:"problem,omitempty"`   // drift, repaired, warning, ended: as in verify
 	Reason    string           `json:"reason,omitempty"`    // retired
 	Detail    string           `json:"detail"`              // for people
+	Unowned   int              `json:"unowned,omitempty"`   // programs of the entry that are tc filters in the place of links
 	Denied    *deniedOutput    `json:"denied,omitempty"`    // denied
 }
 
@@ -46,7 +47,7 @@ type deniedOutput struct {
 func describeEvent(e watch.Event) watchOutput {
 	out := watchOutput{
 		Time: e.Time.UTC(), Event: e.Kind, Initial: e.Initial, Program: e.Program, Problem: e.Problem,
-		Reason: e.Reason, Detail: fault.OneLine(e.Detail),
+		Reason: e.Reason, Detail: fault.OneLine(e.Detail), Unowned: unowned(e.Item.Record),
 	}
 	if e.Place != (pin.Place{}) {
 		about := describeEntry(e.Item)
@@ -91,6 +92,9 @@ func (a *app) eventLine(e watch.Event) ([]byte, error) {
 		words = append(words, string(e.Problem)+":")
 	}
 	words = append(words, e.Detail)
+	if n := unowned(e.Item.Record); n > 0 && e.Program == "" && e.Denied == nil {
+		words = append(words, "("+count(n, "unowned tc filter", "unowned tc filters")+")")
+	}
 	if e.Initial {
 		words = append(words, "(since before)")
 	}

@@ -49,7 +49,9 @@ type soak struct {
 	times    []time.Duration // from the call of the runtime to the container's first line, in order
 	links    map[uint32]bool // that were seen, of this machine
 	programs map[uint32]bool
-	peak     int // entries that were there at once
+	names    map[string]bool // of programs, as far as the kernel keeps them
+	before   map[uint32]bool // programs that were there at the start
+	peak     int             // entries that were there at once
 }
 
 func soakMain() {
@@ -73,7 +75,10 @@ func runSoak() error {
 	}
 	s := &soak{
 		total: total, work: os.Getenv("WORK"), parent: os.Getenv("CGPARENT"), cg2: os.Getenv("CG2"), state: os.Getenv("STATE"),
-		links: map[uint32]bool{}, programs: map[uint32]bool{},
+		links: map[uint32]bool{}, programs: map[uint32]bool{}, names: map[string]bool{},
+	}
+	if s.before, err = allPrograms(func(string) bool { return true }); err != nil {
+		return err
 	}
 	var wg sync.WaitGroup
 	for w := range workers {
@@ -124,6 +129,7 @@ type soakEntry struct {
 		ID string `json:"id"`
 	} `json:"container"`
 	Programs []struct {
+		Name      string `json:"name"`
 		LinkID    uint32 `json:"linkId"`
 		ProgramID uint32 `json:"programId"`
 		Ifindex   int    `json:"ifindex"`
@@ -149,6 +155,7 @@ func (s *soak) look() ([]soakEntry, error) {
 	for _, e := range entries.Entries {
 		for _, p := range e.Programs {
 			s.links[p.LinkID], s.programs[p.ProgramID] = true, true
+			s.names[p.Name[:min(len(p.Name), unix.BPF_OBJ_NAME_LEN-1)]] = true
 		}
 	}
 	return entries.Entries, nil

@@ -359,8 +359,7 @@ func (f *Filter) explain(err error) error {
 		where = fmt.Sprintf("tc filter %s of interface %d", f.Name, f.Ifindex)
 	}
 	out := fault.New(where, err, "")
-	var r *remedied
-	if errors.As(err, &r) {
+	if r, ok := errors.AsType[*remedied](err); ok {
 		out.Remedy = r.remedy
 	}
 	return out

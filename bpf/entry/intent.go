@@ -22,12 +22,40 @@ func (s *Session) FinishIntents(ctx context.Context) {
 	s.warn(err)
 	for _, name := range names {
 		if _, _, err := s.Root.ReadIntent(name); err != nil {
-			continue // not an update, or gone
+			if !noIntent(err) {
+				s.warn(err)
+			}
+			continue
 		}
 		if err := s.finishIntent(ctx, name); err != nil && !skippable(err) {
 			s.warn(err)
 		}
 	}
+}
+
+// noIntent reports whether there is no intent in a staging directory, or it has gone.
+func noIntent(err error) bool {
+	return errors.Is(err, pin.ErrIncomplete) || errors.Is(err, fs.ErrNotExist)
+}
+
+// PendingGenerations returns the generations of the applied set that unfinished updates
+// lead to. What can't be read is an error.
+func (s *Session) PendingGenerations() ([]string, error) {
+	names, err := s.Root.StagingNames()
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, name := range names {
+		in, _, err := s.Root.ReadIntent(name)
+		switch {
+		case err == nil:
+			out = append(out, in.Generation)
+		case !noIntent(err):
+			return nil, err
+		}
+	}
+	return out, nil
 }
 
 // Unfinished returns the intent that is about an entry; ok is false if there is none.
@@ -50,7 +78,8 @@ func concerns(in *pin.Intent, p pin.Place) bool {
 }
 
 // settlePlace finishes the unfinished updates of an entry whose owner is locked. The
-// error wraps pin.ErrBusy if that can't be done now.
+// error wraps pin.ErrBusy if that can't be done now. An update that can't be read may be
+// about any entry.
 func (s *Session) settlePlace(ctx context.Context, p pin.Place) error {
 	names, err := s.Root.StagingNames()
 	if err != nil {
@@ -58,8 +87,11 @@ func (s *Session) settlePlace(ctx context.Context, p pin.Place) error {
 	}
 	for _, name := range names {
 		in, _, err := s.Root.ReadIntent(name)
-		if err != nil || !concerns(&in, p) {
+		if noIntent(err) || len(in.Entries) > 0 && !concerns(&in, p) {
 			continue
+		}
+		if err != nil {
+			return err
 		}
 		if err := s.finishIntent(ctx, name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("an unfinished update: %w", err)
@@ -98,53 +130,74 @@ func (s *Session) finishIntent(ctx context.Context, name string) error {
 	return s.carryOut(ctx, p)
 }
 
+// errLeft means that an update was left unfinished: its intent is still there.
+var errLeft = errors.New("the update is not finished")
+
+func left(p *pin.Pending, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fault.New("policy "+p.Intent.Policy, fmt.Errorf("%w: %w", errLeft, err), "`linkpin gc` finishes it")
+}
+
 // carryOut rolls an intent forward, or back if one of its links refuses: then the error
-// says which and why, and everything is as it was. The locks of all owners that still
-// exist must be held. It can be done again from the beginning, wherever it was
-// interrupted.
+// says which and why, and everything is as it was. Any other error wraps errLeft, and
+// the intent stays. The locks of all owners that still exist must be held. It can be
+// done again from the beginning, wherever it was interrupted.
 func (s *Session) carryOut(ctx context.Context, p *pin.Pending) error {
 	s.at("intent")
-	there := s.stillThere(p)
+	there, err := s.stillThere(p)
+	if err != nil {
+		return left(p, err)
+	}
 	if !p.Decided() {
 		if refusal := s.swapAll(ctx, p, there); refusal != nil {
 			s.at("refused")
-			return errors.Join(refusal, s.rollBack(p, there))
+			if err := s.rollBack(p, there); err != nil {
+				return left(p, errors.Join(refusal, err))
+			}
+			return refusal
 		}
 		if err := p.Decide(); err != nil {
-			return err
+			return left(p, err)
 		}
 		s.at("decided")
 	}
 	for _, e := range there {
 		if err := s.finalise(p, e); err != nil {
-			return err
+			return left(p, err)
 		}
 		s.at("finalised")
 	}
-	return p.Remove()
+	return left(p, p.Remove())
 }
 
 // stillThere returns the entries of an intent that have not been retired, removed or
-// made anew since.
-func (s *Session) stillThere(p *pin.Pending) []*pin.IntentEntry {
+// made anew since. Whether an entry is still there must be known of each: to leave one
+// out is to update the others without it.
+func (s *Session) stillThere(p *pin.Pending) ([]*pin.IntentEntry, error) {
 	var there []*pin.IntentEntry
 	for i := range p.Intent.Entries {
 		e := &p.Intent.Entries[i]
 		place, err := pin.ParsePlace(e.Place)
 		if err != nil {
-			continue
+			return nil, err
 		}
-		owner, ok := place.Owner()
 		rec, err := s.readRecord(place)
-		if !ok || !s.Root.Holds(owner) || err != nil {
-			s.warnUnless(err, fs.ErrNotExist)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			continue
+		case err != nil:
+			return nil, fault.New(e.Place, err, "see `linkpin verify`")
+		case !rec.Created.Equal(e.Published) || rec.Digest != e.From && rec.Digest != e.To:
 			continue
 		}
-		if rec.Created.Equal(e.Published) && (rec.Digest == e.From || rec.Digest == e.To) {
-			there = append(there, e)
+		if owner, ok := place.Owner(); !ok || !s.Root.Holds(owner) {
+			return nil, fault.New(e.Place, pin.ErrBusy, "")
 		}
+		there = append(there, e)
 	}
-	return there
+	return there, nil
 }
 
 // swapAll gives every link its new program. An error means that one of them refuses.

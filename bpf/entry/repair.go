@@ -190,8 +190,9 @@ func (s *Session) reattach(ctx context.Context, e *pin.Entry, row *pin.ProgramRe
 		if err == nil {
 			break
 		}
-		// The lost link itself may be in the way still.
-		if !errors.Is(err, attach.ErrExist) && !errors.Is(err, attach.ErrBusy) || time.Since(start) > freeing {
+		// The lost link itself may be in the way still. One that is not lost stays there: of a
+		// netfilter link nobody knows before whether it is attached.
+		if !errors.Is(err, attach.ErrExist) && !errors.Is(err, attach.ErrBusy) || time.Since(start) > freeing || linkExists(row.LinkID) {
 			return err
 		}
 	}

@@ -162,8 +162,12 @@ func (s *Succession) decide(name string, have *ebpf.Map, kept map[string]*ebpf.M
 	was := s.oldSpec(name)
 	keys, values := layoutOf(was.Key, spec.Key), layoutOf(was.Value, spec.Value)
 	then := planMap(s.before.o.Plan, name)
-	keys.unless(sameNumber(then.KeySize, m.KeySize))
-	values.unless(sameNumber(then.ValueSize, m.ValueSize))
+	if !sameNumber(then.KeySize, m.KeySize) {
+		keys.resized()
+	}
+	if !sameNumber(then.ValueSize, m.ValueSize) {
+		values.resized()
+	}
 	if misfit == nil && sameEntries && keys.same && values.same {
 		return true, nil
 	}

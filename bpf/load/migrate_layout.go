@@ -27,10 +27,10 @@ type layout struct {
 	why     error // why the old can't become the new; nil if it can
 }
 
-// unless says whether the policies set the size, where the fields are not known: equal
-// sizes alone are no sign of equal fields if one of them was made to fit.
-func (l *layout) unless(sameSize bool) {
-	if l.unknown && !sameSize {
+// resized is for a size that the two policies set otherwise: where the fields are not
+// known, equal sizes alone are no sign of equal fields if one of them was made to fit.
+func (l *layout) resized() {
+	if l.unknown {
 		l.same, l.why = false, errors.New("the policy sets its size otherwise, and there is no BTF that names its fields")
 	}
 }

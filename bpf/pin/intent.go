@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/linkpin/linkpin/specs/fault"
 )
 
 // IntentVersion changes whenever the meaning of an Intent changes.
@@ -22,10 +24,13 @@ const IntentVersion = 1
 // it (bpf/entry), in this order: every link gets its new program; the intent is
 // Decided; every entry is Finalised; the staging directory is removed.
 type Intent struct {
-	Version int           `json:"version"` // IntentVersion; set by Commit
-	Policy  string        `json:"policy"`
-	Entries []IntentEntry `json:"entries"`
-	Created time.Time     `json:"created"` // set by Commit
+	Version int    `json:"version"` // IntentVersion; set by Commit
+	Policy  string `json:"policy"`
+	// Generation is that of the applied set which the new version is from: it is needed
+	// once the update is finished.
+	Generation string        `json:"generation"`
+	Entries    []IntentEntry `json:"entries"`
+	Created    time.Time     `json:"created"` // set by Commit
 }
 
 // IntentEntry is what is to become of one entry.
@@ -189,7 +194,8 @@ func (r *Root) OpenPending(name string) (*Pending, error) {
 }
 
 // ReadIntent reads the intent in a staging directory, without its lock; decided as
-// Pending.Decided. The error wraps ErrIncomplete if there is none.
+// Pending.Decided. The error wraps ErrIncomplete if there is none, ErrNotExist if the
+// directory has gone meanwhile, and is a *fault.Error if nobody but the user can help.
 func (r *Root) ReadIntent(name string) (in Intent, decided bool, err error) {
 	if err := checkName(name); err != nil {
 		return in, false, err
@@ -201,14 +207,20 @@ func (r *Root) ReadIntent(name string) (in Intent, decided bool, err error) {
 		text, err = readFrozen(r.base + "/" + path + decidedFile)
 	}
 	if errors.Is(err, ErrNoRecord) {
-		err = ErrIncomplete
+		return in, decided, r.pathError("read", path+intentFile, ErrIncomplete)
 	}
 	if err == nil {
 		in, err = decodeIntent(text)
 	}
+	if errors.Is(err, ErrDamaged) || errors.Is(err, ErrUnfrozen) {
+		return in, decided, fault.New("the unfinished update in "+r.path+"/"+stagingPath(name), err,
+			"finish it with the linkpin that wrote it (`linkpin gc`), or remove it by hand: rm -r "+r.path+"/"+stagingPath(name)).WithExit(fault.ExitInput)
+	}
 	return in, decided, r.pathError("read", path+intentFile, err)
 }
 
+// decodeIntent returns what can be read of an intent also with an error: of one of
+// another version that may be which entries it is about. The error wraps ErrDamaged.
 func decodeIntent(text []byte) (Intent, error) {
 	var v struct {
 		Version int `json:"version"`
@@ -218,6 +230,7 @@ func decodeIntent(text []byte) (Intent, error) {
 		return in, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	if v.Version != IntentVersion {
+		_ = json.Unmarshal(text, &in)
 		return in, damaged("version %d, this linkpin knows %d", v.Version, IntentVersion)
 	}
 	if err := json.Unmarshal(text, &in); err != nil {

@@ -227,14 +227,22 @@ func (l *Lock) Release() error {
 	}
 	r := l.root
 	var errs []error
-	// A sweeper tidies only if it is the only one: who finds the directory at its path and
-	// removes it a moment later may remove the next one.
+	if l.shared {
+		// Below the open directory nobody but sweepers is at work, and they do the same.
+		errs = append(errs, l.tidy())
+	}
+	// A sweeper removes the directory only if it is the only one: who finds it at its path
+	// and removes it a moment later may remove the next one. If it is stopped here, others
+	// wait; so nothing else is done here.
 	if !l.shared || tryFlock(l.fd, unix.LOCK_EX) == nil {
 		if ok, err := same(l.fd, r.fd, l.owner.path()); err != nil || !ok {
 			// Not ours to tidy: somebody has removed the directory.
 			errs = append(errs, r.pathError("release", l.owner.path(), err))
 		} else {
-			errs = append(errs, l.prune())
+			if !l.shared {
+				errs = append(errs, l.tidy())
+			}
+			errs = append(errs, r.pathError("rmdir", l.owner.path(), rmdir(r.fd, l.owner.path())))
 		}
 	}
 	r.mu.Lock()
@@ -247,14 +255,12 @@ func (l *Lock) Release() error {
 	return errors.Join(errs...)
 }
 
-// prune removes the empty directories of an owner.
-func (l *Lock) prune() error {
-	if l.owner.IsSandbox() {
-		if err := l.pruneSandbox(); err != nil {
-			return l.root.pathError("tidy", l.owner.path(), err)
-		}
+// tidy removes the empty directories between an owner and its entries.
+func (l *Lock) tidy() error {
+	if !l.owner.IsSandbox() {
+		return nil
 	}
-	return l.root.pathError("rmdir", l.owner.path(), rmdir(l.root.fd, l.owner.path()))
+	return l.root.pathError("tidy", l.owner.path(), l.pruneSandbox())
 }
 
 func (l *Lock) pruneSandbox() error {

@@ -89,7 +89,7 @@ func newNode(t *testing.T) *node {
 		"network":   {specs.Select{Fields: specs.Fields{Networks: []string{"net"}}}, specs.Attachment{Name: "read_ifindex", Hook: specs.HookTCXIngress, Side: specs.SideHost}},
 	} {
 		set.Policies = append(set.Policies, applied.NewPolicy{Select: p.sel, Plan: specs.Plan{
-			Version: specs.PlanVersion, Name: name, Source: name + ".yaml", OnError: specs.Deny, Scope: specs.ScopeContainer, Teardown: specs.Drain,
+			Version: specs.PlanVersion, Name: name, Source: name + ".yaml", OnError: specs.Deny, Scope: specs.ScopeContainer, Teardown: specs.Drain, TCFallback: specs.FallbackClsact,
 			Objects:  []specs.PlanObject{{SHA256: digest, Origin: object}},
 			Programs: []specs.PlanProgram{{Key: p.at.Name, Symbol: p.at.Name, Hook: p.at.Hook, Attachments: []specs.Attachment{p.at}}},
 		}})

@@ -10,7 +10,6 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
-	"github.com/vishvananda/netlink"
 
 	"github.com/linkpin/linkpin/bpf/attach"
 	"github.com/linkpin/linkpin/bpf/bpftest"
@@ -29,18 +28,16 @@ const (
 )
 
 // filler makes entries that are in force. Making hundreds of containers would take
-// minutes: here they have one process, one cgroup and two links together, which nobody
+// minutes: here they have one process, one cgroup and one link together, which nobody
 // who looks at one of them at a time can tell.
 type filler struct {
-	t              *testing.T
-	root           *pin.Root
-	cgroup         *target.Cgroup
-	pid            int
-	start          target.ProcessStart
-	netns          *bpftest.NS
-	connect4, tcx  uint32 // links
-	connect4Record pin.ProgramRecord
-	tcxRecord      pin.ProgramRecord
+	t      *testing.T
+	root   *pin.Root
+	cgroup *target.Cgroup
+	pid    int
+	start  target.ProcessStart
+	netns  *bpftest.NS
+	row    pin.ProgramRecord // of the one link
 }
 
 func newFiller(t *testing.T) *filler {
@@ -61,34 +58,29 @@ func newFiller(t *testing.T) *filler {
 	if f.start, err = target.StartTime(target.Roots{}, f.pid); err != nil {
 		t.Fatal(err)
 	}
-	bpftest.Veth(t, f.netns, "lpcrowd", "eth0")
-	host, err := netlink.LinkByName("lpcrowd")
-	if err != nil {
-		t.Fatal(err)
-	}
 	connect4, err := link.AttachCgroup(link.CgroupOptions{
-		Path: dir, Attach: ebpf.AttachCGroupInet4Connect, Program: program(t, ebpf.CGroupSockAddr, ebpf.AttachCGroupInet4Connect, 1),
+		Path: dir, Attach: ebpf.AttachCGroupInet4Connect, Program: program(t),
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { connect4.Close() })
-	tcx, err := link.AttachTCX(link.TCXOptions{
-		Interface: host.Attrs().Index, Attach: ebpf.AttachTCXIngress, Program: program(t, ebpf.SchedCLS, ebpf.AttachTCXIngress, -1),
-	})
+	info, err := connect4.Info()
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { tcx.Close() })
-	f.connect4, f.connect4Record = describe(t, connect4, pin.ProgramRecord{Name: "connect4", Hook: "cgroup/connect4", Target: specs.TargetCgroup})
-	f.tcx, f.tcxRecord = describe(t, tcx, pin.ProgramRecord{Name: "in", Hook: specs.HookTCXIngress, Target: specs.TargetInterface, Side: specs.SideHost, Ifindex: host.Attrs().Index})
+	f.row = pin.ProgramRecord{
+		Name: "connect4", Key: "connect4", Hook: "cgroup/connect4", Target: specs.TargetCgroup,
+		LinkID: uint32(info.ID), ProgramID: uint32(info.Program),
+	}
 	return f
 }
 
-func program(t *testing.T, kind ebpf.ProgramType, at ebpf.AttachType, verdict int32) *ebpf.Program {
+func program(t *testing.T) *ebpf.Program {
 	t.Helper()
 	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
-		Type: kind, AttachType: at, License: "GPL", Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, verdict), asm.Return()},
+		Type: ebpf.CGroupSockAddr, AttachType: ebpf.AttachCGroupInet4Connect, License: "GPL",
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 1), asm.Return()},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -97,17 +89,7 @@ func program(t *testing.T, kind ebpf.ProgramType, at ebpf.AttachType, verdict in
 	return p
 }
 
-func describe(t *testing.T, l link.Link, row pin.ProgramRecord) (uint32, pin.ProgramRecord) {
-	t.Helper()
-	info, err := l.Info()
-	if err != nil {
-		t.Fatal(err)
-	}
-	row.Key, row.LinkID, row.ProgramID = row.Name, uint32(info.ID), uint32(info.Program)
-	return row.LinkID, row
-}
-
-// stage stages an entry that owns a link of the kernel, whoever else does.
+// stage stages an entry that holds the link, as all others do.
 func (f *filler) stage(on pin.Target, rec pin.Record) *pin.Staging {
 	f.t.Helper()
 	st, err := f.root.StageFor(on)
@@ -133,11 +115,11 @@ func (f *filler) must(err error) {
 	}
 }
 
-func (f *filler) record(id string, row pin.ProgramRecord) pin.Record {
+func (f *filler) record(id string) pin.Record {
 	return pin.Record{
 		Policy: "crowd", Digest: "crowd", OnError: specs.Deny, Teardown: specs.Drain, Scope: specs.ScopeContainer,
 		Identity: specs.Identity{Caller: specs.CallerNone, ContainerID: id}, By: pin.ByHook, Bundle: "/" + id,
-		PID: f.pid, Start: uint64(f.start), Cgroup: &pin.CgroupRecord{Path: f.cgroup.Path, ID: f.cgroup.ID}, Programs: []pin.ProgramRecord{row},
+		PID: f.pid, Start: uint64(f.start), Cgroup: &pin.CgroupRecord{Path: f.cgroup.Path, ID: f.cgroup.ID}, Programs: []pin.ProgramRecord{f.row},
 	}
 }
 
@@ -149,7 +131,7 @@ func (f *filler) container(id, retired string, from pin.Target) {
 	lock, err := f.root.Lock(context.Background(), pin.Container(key))
 	f.must(err)
 	place := pin.ContainerEntry(key, "crowd")
-	f.must(f.stage(pin.Target{}, f.record(id, f.connect4Record)).Publish(place))
+	f.must(f.stage(pin.Target{}, f.record(id)).Publish(place))
 	if retired != "" {
 		_, err := f.root.RetireFrom(place, retired, from)
 		f.must(err)
@@ -164,7 +146,7 @@ func (f *filler) sandbox(id string, cookie uint64) {
 	lock, err := f.root.Lock(context.Background(), pin.Sandbox(key))
 	f.must(err)
 	f.must(f.root.IndexNetns(context.Background(), cookie, key))
-	rec := f.record(id, f.tcxRecord)
+	rec := f.record(id)
 	rec.By, rec.PID, rec.Start, rec.Cgroup, rec.Sandbox = pin.ByCNI, 0, 0, nil, key
 	rec.Netns = &pin.NetnsRecord{Path: f.netns.Path(), Cookie: cookie}
 	rec.Interface = &pin.InterfaceRecord{Network: "crowd", Name: "eth0", DiesWithNetns: true}
@@ -197,7 +179,7 @@ func (f *filler) fill() {
 		if i%2 == 0 {
 			on = pin.Target{Netns: foreign + uint64(i)}
 		}
-		st := f.stage(on, f.record(fmt.Sprint("stage", i), f.connect4Record))
+		st := f.stage(on, f.record(fmt.Sprint("stage", i)))
 		if i < abandoned {
 			st.Leave()
 		} else {

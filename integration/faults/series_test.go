@@ -77,6 +77,15 @@ const tooMany = 10
 func TestFaults(t *testing.T) {
 	chosen := chosenStages(t)
 	r := &result{t: t, calls: map[string]int{}}
+	before, err := namespaces()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := awaitNamespaces(before, vanishing); err != nil {
+			t.Error(err)
+		}
+	}()
 	// Without a fault first: that every stage succeeds, and how many calls it makes.
 	work(t, chosen, r, func(h *host, s *stage) {
 		p := point{stage: s.name}

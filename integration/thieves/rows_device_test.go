@@ -86,7 +86,7 @@ var deviceRows = []row{
 		used: true,
 	},
 	{
-		name: "clsact", old: [3]class{mended, mended, mended}, what: "a clsact qdisc, filters that accept everything, flushing them, deleting the qdisc", host: holds, caps: holds, own: holds,
+		name: "clsact", old: [3]class{refused, refused, refused}, what: "a clsact qdisc, filters that accept everything, flushing them, deleting the qdisc", host: holds, caps: holds, own: holds,
 		note: "TCX runs before the filters of tc, and has nothing to do with its qdiscs.",
 		do: func(s *scene) error {
 			for _, command := range []string{"clsact", "flush", "clsact-del"} {
@@ -106,7 +106,7 @@ var deviceRows = []row{
 		do: onDevice("clsact-del"),
 	},
 	{
-		name: "ingress", old: [3]class{mended, mended, mended}, what: "an ingress qdisc, added and deleted", host: holds, caps: holds, own: holds, do: onDevice("ingress"),
+		name: "ingress", old: [3]class{refused, refused, refused}, what: "an ingress qdisc, added and deleted", host: holds, caps: holds, own: holds, do: onDevice("ingress"),
 	},
 	{
 		name: "root-qdisc", what: "another root qdisc, and deleting it", host: holds, caps: holds, own: holds, do: onDevice("root-qdisc"),

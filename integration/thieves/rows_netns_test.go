@@ -40,7 +40,7 @@ var netnsRows = []row{
 	},
 	{
 		name: "netfilter-detach", what: "`BPF_LINK_DETACH` by id", host: outside, caps: outside, own: refused, opts: netnsOptions, needs: 604,
-		note: "A netfilter link does not show whether it is attached. `verify` exits 3, \"could not tell\", unless the kernel has `CONFIG_NETFILTER_NETLINK_HOOK`.",
+		note: "A netfilter link does not show whether it is attached. `verify` exits 3, \"could not tell\", and `--repair` finds out by trying whether its place is free, unless the kernel has `CONFIG_NETFILTER_NETLINK_HOOK`.",
 		do:   func(s *scene) error { return s.thief(append([]string{"link-detach"}, s.links()...)...) },
 		by:   []sender{long("in-container", "udp")}, ports: netnsPorts, used: true,
 	},

@@ -2,7 +2,7 @@
 
 // Package tracer runs a program under ptrace, counts those of its system calls that
 // matter to linkpin, and does one thing at the Nth of them: it kills the program
-// before or after the call, or makes the call fail.
+// before or after the call, makes the call fail, or stops the program there.
 //
 // The count is that of the whole process, all threads and children: Go moves its
 // work between threads, so that a count for each thread (strace's) would name

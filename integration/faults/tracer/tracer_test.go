@@ -159,6 +159,39 @@ func TestActions(t *testing.T) {
 	}
 }
 
+// Of a program that is stopped no thread makes a call that is counted, and it goes on
+// where it was. Others run meanwhile.
+func TestStop(t *testing.T) {
+	dir := t.TempDir()
+	there := func() int {
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(entries)
+	}
+	stops := 0
+	r, err := Run(Options{
+		Path: "/proc/self/exe", Args: []string{dir}, Env: []string{traced + "=mkdir"},
+		Fault: Fault{Action: Stop, N: 11, Call: "mkdirat " + dir},
+		Stopped: func() {
+			stops++
+			if _, made, _, _ := run(t, "mkdir", Fault{}); made != directories {
+				t.Errorf("another one made %d", made)
+			}
+			if n := there(); n != 11 {
+				t.Errorf("%d directories when it is stopped", n)
+			}
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if stops != 1 || !r.Reached || r.Exit != 0 || there() != directories {
+		t.Errorf("stopped %d times, made %d: %+v", stops, there(), r)
+	}
+}
+
 func TestNotReached(t *testing.T) {
 	all, _, _, _ := run(t, "mkdir", Fault{})
 	for _, action := range []Action{KillEntry, KillExit, Fail} {

@@ -31,7 +31,7 @@ func TestRetiredCap(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	del(pods[0]) // its interface lives on
+	del(pods[0])                                                              // its interface lives on
 	time.Sleep(time.Until(time.Now().Truncate(time.Second).Add(time.Second))) // ages count in seconds
 	// Empty ones, and locked, so that nobody takes them away.
 	for i := range entry.RetiredCap - 2 {

@@ -23,7 +23,9 @@ import (
 
 const crowdUsage = `usage:
   crowd update COUNT ROUNDS DIR...   update that many containers under traffic, to the policies of each DIR in turn
-  crowd member DIR                   be one of them: send until DIR/stop exists`
+  crowd member DIR                   be one of them: send until DIR/stop exists
+  crowd wire COUNT ROUNDS DIR...     the same with programs on interfaces
+  crowd wired DIR                    be one of these`
 
 // crowdMain is the program `crowd`: many containers under constant traffic, each of
 // which counts what it has sent, while the policy is updated.
@@ -32,6 +34,10 @@ func crowdMain() {
 	switch args := os.Args[1:]; {
 	case len(args) == 2 && args[0] == "member":
 		err = crowdMember(args[1])
+	case len(args) == 2 && args[0] == "wired":
+		err = wireMember(args[1])
+	case len(args) > 3 && args[0] == "wire":
+		err = wireUpdate(args[1], args[2], args[3:])
 	case len(args) > 3 && args[0] == "update":
 		err = crowdUpdate(args[1], args[2], args[3:])
 	}
@@ -118,7 +124,7 @@ func crowdUpdate(count, rounds string, dirs []string) (err error) {
 		return fmt.Errorf("apply: %w", err)
 	}
 	for i := range n {
-		m, err := startMember(fmt.Sprintf("crowd%03d", i))
+		m, err := startMember(fmt.Sprintf("crowd%03d", i), "member")
 		if err != nil {
 			return err
 		}
@@ -182,9 +188,9 @@ func (s *sums) add(o sums) {
 	}
 }
 
-// startMember starts a process in a cgroup and a network namespace of its own, as a
+// startMember starts a process, which runs a command of crowd, in a cgroup and a network namespace of its own, as a
 // runtime would.
-func startMember(id string) (*member, error) {
+func startMember(id, command string) (*member, error) {
 	m := &member{id: id, dir: filepath.Join(os.Getenv("WORK"), id), cgroup: os.Getenv("CG2") + os.Getenv("CGPARENT") + "/" + id}
 	for _, dir := range []string{m.dir, m.cgroup} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -196,7 +202,7 @@ func startMember(id string) (*member, error) {
 		return nil, err
 	}
 	defer cgroup.Close()
-	m.cmd = exec.Command("crowd", "member", m.dir)
+	m.cmd = exec.Command("crowd", command, m.dir)
 	m.cmd.Env = append(os.Environ(), "GOMAXPROCS=1")
 	m.cmd.Stderr = os.Stderr
 	m.cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(cgroup.Fd()), Cloneflags: syscall.CLONE_NEWNET}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path"
 	"slices"
 	"strings"
 
@@ -51,6 +52,7 @@ const (
 	OutcomeWouldUpdate Outcome = "would-update" // UpdateDryRun
 	OutcomeCurrent     Outcome = "current"      // there was nothing to do
 	OutcomeRefused     Outcome = "refused"      // everything is as it was; Err says why
+	OutcomeUnfinished  Outcome = "unfinished"   // begun, and kept from its end by Err: whoever finds it finishes it, gc above all
 	OutcomeUnselected  Outcome = "unselected"   // the applied version does not choose it any more: left as it is
 	OutcomeEnded       Outcome = "ended"        // its container or interface is gone
 )
@@ -67,7 +69,9 @@ type UnitUpdate struct {
 	Swapped, Added, Removed int
 	// Migrated are the maps that were made anew and took over what the old ones held.
 	Migrated []string
-	Err      error
+	// Dropped are the maps that the new version does not have: what they held is gone.
+	Dropped []string
+	Err     error
 }
 
 var (
@@ -146,16 +150,6 @@ func (s *Session) units(policy string) ([]*unit, error) {
 	return order, err
 }
 
-func (u *unit) owners() []pin.Owner {
-	var owners []pin.Owner
-	for _, it := range u.items {
-		if o, ok := it.Place.Owner(); ok {
-			owners = append(owners, o)
-		}
-	}
-	return pin.SortOwners(owners)
-}
-
 // updateUnit updates one unit.
 func (s *Session) updateUnit(ctx context.Context, u *unit, o UpdateOptions) UnitUpdate {
 	r := UnitUpdate{Policy: u.policy, Items: u.items}
@@ -180,23 +174,15 @@ func (s *Session) updateUnit(ctx context.Context, u *unit, o UpdateOptions) Unit
 		r.Outcome = OutcomeUnselected
 		return r
 	}
-	if o.Mode == UpdateNow {
-		locks, err := s.lockUnit(ctx, u)
-		defer func() {
-			for _, l := range slices.Backward(locks) {
-				s.release(l)
-			}
-		}()
-		if err != nil {
-			return refuse(err)
-		}
-		if err := s.settleUnit(ctx, u); err != nil {
-			return refuse(err)
-		}
-		s.refresh(u)
+	var err error
+	if o.Mode == UpdateDryRun {
+		err = s.preview(ctx, u, &r)
+	} else {
+		err = s.exchange(ctx, u, o, &r)
 	}
-	err := s.exchange(ctx, u, o.Mode, &r)
 	switch {
+	case errors.Is(err, errLeft):
+		r.Outcome, r.Err = OutcomeUnfinished, err
 	case err != nil:
 		return refuse(err)
 	case r.Outcome == "":
@@ -205,50 +191,15 @@ func (s *Session) updateUnit(ctx context.Context, u *unit, o UpdateOptions) Unit
 	return r
 }
 
-// lockUnit locks the owners of a unit in the order that all keep to: containers, then
-// the sandbox. What has ended meanwhile is left out.
-func (s *Session) lockUnit(ctx context.Context, u *unit) (locks []*pin.Lock, err error) {
-	ctx, cancel := context.WithTimeout(ctx, LoadTimeout)
-	defer cancel()
-	for _, o := range u.owners() {
-		l, err := s.lockExisting(ctx, o)
-		if err != nil {
-			return locks, err
-		}
-		if l != nil {
-			locks = append(locks, l)
-		}
-	}
-	return locks, nil
-}
-
-// settleUnit finishes what others have left unfinished in a unit.
-func (s *Session) settleUnit(ctx context.Context, u *unit) error {
-	for _, it := range u.items {
-		if err := s.settlePlace(ctx, it.Place); err != nil {
-			return fault.New(it.Place.String(), err, "`linkpin gc` finishes it")
-		}
-	}
-	return nil
-}
-
-// refresh reads the entries of a locked unit again.
-func (s *Session) refresh(u *unit) {
-	var items []Item
-	for _, it := range u.items {
-		if it, ok := s.Look(it.Place); ok {
-			items = append(items, it)
-		}
-	}
-	u.items = items
-}
-
 // selected reports whether a policy still chooses all of a unit.
 func (s *Session) selected(u *unit, o UpdateOptions) bool {
 	if o.Selects == nil {
 		return true
 	}
 	for _, it := range u.items {
+		if it.Record == nil {
+			continue // it is refused later
+		}
 		id := it.Record.Identity
 		if it.Record.Sandbox != "" {
 			id.Annotations = specs.WithPod(id.Annotations, s.noted(it.Record))
@@ -280,44 +231,50 @@ func (s *Session) noted(rec *pin.Record) map[string]string {
 	return out
 }
 
-// exchange does the work on a unit that is locked, or looked at only.
-func (s *Session) exchange(ctx context.Context, u *unit, mode UpdateMode, r *UnitUpdate) error {
+// preview finds out what an update of a unit would do.
+func (s *Session) preview(ctx context.Context, u *unit, r *UnitUpdate) error {
 	changes, err := s.prepareUnit(ctx, u)
-	defer func() {
-		for _, c := range changes {
-			s.warn(c.close())
-		}
-	}()
+	defer s.closeChanges(changes)
 	if err != nil {
 		return err
 	}
+	if r.Outcome = OutcomeWouldUpdate; len(changes) == 0 {
+		r.Outcome = u.nothingToDo(r.To)
+	}
+	r.count(changes)
+	return nil
+}
+
+func (s *Session) closeChanges(changes []*change) {
+	for _, c := range changes {
+		s.warn(c.close())
+	}
+}
+
+// nothingToDo says why there is nothing to do for a unit that was not up to date.
+func (u *unit) nothingToDo(to string) Outcome {
+	if slices.ContainsFunc(u.items, func(it Item) bool { return it.Record != nil && it.Record.Digest == to }) {
+		return OutcomeCurrent // somebody else has updated it
+	}
+	return OutcomeEnded
+}
+
+// count says what changes do to links and maps.
+func (r *UnitUpdate) count(changes []*change) {
+	r.Swapped, r.Added, r.Removed, r.Migrated, r.Dropped = 0, 0, 0, nil, nil
 	for _, c := range changes {
 		r.Swapped += len(c.swaps)
 		r.Added += len(c.adds)
-		r.Removed += len(c.dropLinks)
+		r.Removed += len(c.dropLinks) + c.replaced
 		if c.next != nil {
 			r.Migrated = append(r.Migrated, c.next.Migrated...)
 		}
-	}
-	switch {
-	case len(changes) == 0:
-		r.Outcome = OutcomeEnded
-		if slices.ContainsFunc(u.items, func(it Item) bool { return it.Record != nil && it.Record.Digest == r.To }) {
-			r.Outcome = OutcomeCurrent // somebody else has updated it
+		for _, name := range c.dropMaps {
+			if !strings.HasPrefix(path.Base(name), ".rodata") { // it held nothing that a program wrote
+				r.Dropped = append(r.Dropped, name)
+			}
 		}
-		return nil
-	case mode == UpdateDryRun:
-		r.Outcome = OutcomeWouldUpdate
-		return nil
 	}
-	pending, err := s.stage(ctx, u.policy, changes)
-	if err != nil {
-		return err
-	}
-	defer pending.Close()
-	ctx, cancel := context.WithTimeoutCause(ctx, AttachTimeout, tookTooLong("exchanging programs", AttachTimeout))
-	defer cancel()
-	return s.carryOut(ctx, pending)
 }
 
 // Name says whose entries a unit has, for people.

@@ -37,6 +37,8 @@ type change struct {
 	swaps     []swap
 	adds      []adding
 	dropLinks []string
+	replaced  int      // links that go because an attachment of their name moves
+	dropMaps  []string // what the new version does not have
 }
 
 // swap is a link that gets another program.
@@ -109,7 +111,7 @@ func (s *Session) prepareUnit(ctx context.Context, u *unit) ([]*change, error) {
 	if len(changes) == 0 {
 		return nil, nil
 	}
-	if err := s.placed(u, changes); err != nil {
+	if err := s.placed(u, changes, digest); err != nil {
 		return changes, err
 	}
 	for _, c := range changes {
@@ -133,12 +135,20 @@ func (s *Session) openChange(c *change) (err error) {
 	if err := s.openTargets(c); err != nil {
 		return err
 	}
+	return s.asRecorded(c)
+}
+
+// asRecorded makes sure that an entry is as recorded; errEnded if what it was for is gone.
+func (s *Session) asRecorded(c *change) error {
 	for _, f := range s.Verify(c.item) {
+		what := c.item.Place.String() + ": program " + f.Program
 		switch {
 		case f.Problem == ProblemEnded:
 			return errEnded
 		case f.Problem.Drift():
-			return fault.New(c.item.Place.String()+": program "+f.Program, fmt.Errorf("%w: %s", ErrDrift, f.Detail), "run `linkpin verify --repair` first")
+			return fault.New(what, fmt.Errorf("%w: %s", ErrDrift, f.Detail), "run `linkpin verify --repair` first")
+		case f.Problem == ProblemUnknown && f.Err != nil:
+			return fault.New(what, f.Err, "see `linkpin verify`") // an error is not an end
 		}
 	}
 	return nil
@@ -158,8 +168,13 @@ func (s *Session) openTargets(c *change) error {
 	switch p.Kind() {
 	case pin.ContainerPlace, pin.PodCgroupPlace:
 		c.want.Kind = specs.TargetCgroup
-		if over, err := s.containerEnded(rec); p.Kind() == pin.ContainerPlace && (err != nil || over) {
-			return errors.Join(err, errEnded)
+		if p.Kind() == pin.ContainerPlace {
+			switch over, err := s.containerEnded(rec); {
+			case err != nil:
+				return err
+			case over:
+				return errEnded
+			}
 		}
 		if rec.Netns != nil { // for its cookie alone
 			c.sub.Netns = &target.Netns{Path: rec.Netns.Path, Inode: rec.Netns.Inode, Cookie: rec.Netns.Cookie}
@@ -229,6 +244,11 @@ func (s *Session) prepare(ctx context.Context, c *change) error {
 		}
 		c.dropLinks = append(c.dropLinks, row.Name)
 	}
+	for _, name := range c.entry.Maps() {
+		if c.next == nil || c.next.Maps[name] == nil {
+			c.dropMaps = append(c.dropMaps, name)
+		}
+	}
 	return nil
 }
 
@@ -264,9 +284,20 @@ func (s *Session) openMaps(c *change) error {
 func (s *Session) compareChoice(c *change, ch choice) error {
 	a := ch.attachment
 	i := slices.IndexFunc(c.item.Record.Programs, func(r pin.ProgramRecord) bool { return r.Name == a.Name })
-	if i < 0 || !samePlace(c.item.Record.Programs[i], a) {
+	same := i >= 0 && samePlace(c.item.Record.Programs[i], a)
+	if same && !c.next.SameSection(ch.key, c.item.Record.Programs[i].Key) {
+		// The kernel gives the link no program for another function or hook.
+		if a.Hook.Target() == specs.TargetKernel {
+			return fmt.Errorf("%w (%s of something else)", ErrFixedLink, a.Hook)
+		}
+		same = false
+	}
+	if !same {
 		if i >= 0 && c.item.Record.Programs[i].Filter != nil {
 			return fmt.Errorf("%w: it is a tc filter", ErrFixedLink)
+		}
+		if i >= 0 {
+			c.replaced++
 		}
 		c.adds = append(c.adds, adding{row: len(c.rows), choice: ch})
 		c.rows = append(c.rows, pin.ProgramRecord{Name: a.Name, Key: ch.key, Hook: a.Hook, Target: c.plan.Target(a.Hook), Side: a.Side, Netfilter: a.Netfilter})
@@ -305,88 +336,4 @@ func samePlace(row pin.ProgramRecord, a specs.Attachment) bool {
 // exchangeable reports whether the kernel gives the link of a row another program.
 func exchangeable(row pin.ProgramRecord) bool {
 	return row.Filter == nil && row.Hook != specs.HookNetfilter && row.Hook.Target() != specs.TargetKernel
-}
-
-// placed refuses a version that attaches to what the unit has no entry for, where the
-// running version did not attach either: such an entry is made when a container or an
-// interface is, and not here.
-func (s *Session) placed(u *unit, changes []*change) error {
-	c := changes[0]
-	was, is := kindsOf(c.old), kindsOf(c.plan)
-	for name, kind := range is {
-		if old, ok := was[name]; ok && old != kind {
-			return fault.New("policy "+u.policy+": program "+name, fmt.Errorf("%w: to a %s, and not to a %s", ErrMoved, kind, old), remedyRestart)
-		}
-		if !has(was, kind) && !slices.ContainsFunc(changes, func(c *change) bool { return takes(c, kind) }) {
-			return fault.New("policy "+u.policy+": program "+name, fmt.Errorf("%w: to a %s", ErrMoved, kind), remedyRestart)
-		}
-	}
-	if !has(is, specs.TargetInterface) {
-		return nil
-	}
-	for _, c := range changes {
-		names, err := s.interfaceNames(c)
-		if err != nil {
-			return err
-		}
-		for _, name := range names {
-			covered := slices.ContainsFunc(changes, func(c *change) bool { return c.want.Interface != nil && c.want.Interface.Name == name })
-			if Attaches(c.plan, name) && !Attaches(c.old, name) && !covered {
-				return fault.New("policy "+u.policy, fmt.Errorf("%w: to interface %s", ErrMoved, name), remedyRestart)
-			}
-		}
-	}
-	return nil
-}
-
-// interfaceNames lists the interfaces of the namespace that a change belongs to; none
-// if that can't be opened any more.
-func (s *Session) interfaceNames(c *change) ([]string, error) {
-	if c.item.Record.Netns == nil {
-		return nil, nil
-	}
-	ns, err := s.reopenNetns(c.item.Place, c.item.Record)
-	if errors.Is(err, target.ErrGone) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer func() { s.warn(ns.Close()) }()
-	all, err := ns.Interfaces()
-	names := make([]string, 0, len(all))
-	for _, i := range all {
-		names = append(names, i.Name)
-	}
-	return names, err
-}
-
-func kindsOf(plan *specs.Plan) map[string]specs.TargetKind {
-	out := map[string]specs.TargetKind{}
-	for _, p := range plan.Programs {
-		for _, a := range p.Attachments {
-			out[a.Name] = plan.Target(a.Hook)
-		}
-	}
-	return out
-}
-
-func has(kinds map[string]specs.TargetKind, kind specs.TargetKind) bool {
-	for _, k := range kinds {
-		if k == kind {
-			return true
-		}
-	}
-	return false
-}
-
-// takes reports whether attachments of a kind belong into the entry of a change.
-func takes(c *change, kind specs.TargetKind) bool {
-	switch kind {
-	case specs.TargetKernel:
-		return c.item.Place.Kind() == pin.ContainerPlace
-	case specs.TargetCgroup:
-		return c.want.Kind == kind && c.sub.Cgroup != nil
-	}
-	return c.want.Kind == kind
 }

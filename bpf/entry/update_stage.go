@@ -16,31 +16,21 @@ import (
 	"github.com/linkpin/linkpin/specs/fault"
 )
 
-// stage attaches what the new version adds, fills the maps that could not be kept,
-// and pins everything in a staging directory, the intent last. Until then dying
-// undoes it; afterwards whoever finds the intent finishes it.
+// stage fills the maps that could not be kept, attaches what the new version adds, and
+// pins everything in a staging directory, the intent last. Until then dying undoes it;
+// afterwards whoever finds the intent finishes it.
 func (s *Session) stage(ctx context.Context, policy string, changes []*change) (_ *pin.Pending, err error) {
-	attachCtx, cancel := context.WithTimeoutCause(ctx, AttachTimeout, tookTooLong("attaching", AttachTimeout))
-	defer cancel()
-	for _, c := range changes {
-		if err := s.attachAdded(attachCtx, c); err != nil {
-			return nil, err
-		}
-	}
-	s.at("attached")
 	st, err := s.Root.Stage()
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, st.Discard()) }()
 	s.at("staging")
-	intent := pin.Intent{Policy: policy}
-	for _, c := range changes {
-		e, err := s.stageOne(st, c)
-		if err != nil {
+	intent := pin.Intent{Policy: policy, Generation: s.Plans.Generation(), Entries: make([]pin.IntentEntry, len(changes))}
+	for i, c := range changes {
+		if intent.Entries[i], err = s.stageOne(st, c); err != nil {
 			return nil, err
 		}
-		intent.Entries = append(intent.Entries, e)
 	}
 	// As late as possible: what the running programs write from here on to a map that
 	// is not kept is lost.
@@ -54,7 +44,47 @@ func (s *Session) stage(ctx context.Context, policy string, changes []*change) (
 		}
 	}
 	s.at("staged")
+	// Last of all: what is added runs from here on, beside what it may stand in for, and
+	// must not write to maps before these hold what the running ones do.
+	attachCtx, cancel := context.WithTimeoutCause(ctx, AttachTimeout, tookTooLong("attaching", AttachTimeout))
+	defer cancel()
+	for i, c := range changes {
+		if err := s.stageAdded(attachCtx, st, c, &intent.Entries[i]); err != nil {
+			return nil, err
+		}
+	}
+	s.at("attached")
 	return st.Commit(intent)
+}
+
+// stageAdded attaches what the new version of an entry adds, and pins it with the record.
+func (s *Session) stageAdded(ctx context.Context, st *pin.Staging, c *change, e *pin.IntentEntry) error {
+	if err := s.attachAdded(ctx, c); err != nil {
+		return err
+	}
+	for _, a := range c.adds {
+		file, err := st.PinObject(a.link)
+		if err != nil {
+			return err
+		}
+		e.Moves = append(e.Moves, pin.IntentMove{Staged: file, Link: c.rows[a.row].Name})
+	}
+	rec := *c.item.Record
+	rec.Programs, rec.Maps = c.rows, nil
+	if rec.Programs == nil {
+		rec.Programs = []pin.ProgramRecord{}
+	}
+	if c.next != nil {
+		rec.Maps = slices.Sorted(maps.Keys(c.next.Maps))
+	}
+	rec.Digest, rec.Generation = c.digest, s.Plans.Generation()
+	rec.OnError, rec.Teardown, rec.Scope = c.plan.OnError, c.plan.Teardown, c.plan.Scope
+	file, err := st.PinRecord(rec)
+	if err != nil {
+		return err
+	}
+	e.Moves = append(e.Moves, pin.IntentMove{Staged: file, Record: true})
+	return nil
 }
 
 func (s *Session) attachAdded(ctx context.Context, c *change) error {
@@ -75,12 +105,11 @@ func (s *Session) attachAdded(ctx context.Context, c *change) error {
 	return nil
 }
 
-// stageOne pins what one entry needs.
+// stageOne pins what one entry needs, but for what is attached last.
 func (s *Session) stageOne(st *pin.Staging, c *change) (pin.IntentEntry, error) {
-	rec := *c.item.Record
 	e := pin.IntentEntry{
-		Place: c.item.Place.String(), Published: rec.Created, From: rec.Digest, To: c.digest, DropLinks: c.dropLinks,
-		Swaps: []pin.IntentSwap{}, Moves: []pin.IntentMove{},
+		Place: c.item.Place.String(), Published: c.item.Record.Created, From: c.item.Record.Digest, To: c.digest,
+		Swaps: []pin.IntentSwap{}, Moves: []pin.IntentMove{}, DropLinks: c.dropLinks, DropMaps: c.dropMaps,
 	}
 	staged := map[*ebpf.Program]pin.IntentProgram{}
 	program := func(p *ebpf.Program) (pin.IntentProgram, error) {
@@ -110,42 +139,19 @@ func (s *Session) stageOne(st *pin.Staging, c *change) (pin.IntentEntry, error) 
 		row.ProgramID, row.Tag = now.ID, now.Tag
 		e.Swaps = append(e.Swaps, pin.IntentSwap{Link: row.Name, LinkID: row.LinkID, Old: old, New: now})
 	}
-	for _, a := range c.adds {
-		file, err := st.PinObject(a.link)
+	if c.next == nil {
+		return e, nil
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.next.Maps)) {
+		if slices.Contains(c.next.Kept, name) {
+			continue
+		}
+		file, err := st.PinObject(c.next.Maps[name])
 		if err != nil {
 			return e, err
 		}
-		e.Moves = append(e.Moves, pin.IntentMove{Staged: file, Link: c.rows[a.row].Name})
+		e.Moves = append(e.Moves, pin.IntentMove{Staged: file, Map: name})
 	}
-	rec.Programs, rec.Maps = c.rows, nil
-	if rec.Programs == nil {
-		rec.Programs = []pin.ProgramRecord{}
-	}
-	if c.next != nil {
-		rec.Maps = slices.Sorted(maps.Keys(c.next.Maps))
-		for _, name := range rec.Maps {
-			if slices.Contains(c.next.Kept, name) {
-				continue
-			}
-			file, err := st.PinObject(c.next.Maps[name])
-			if err != nil {
-				return e, err
-			}
-			e.Moves = append(e.Moves, pin.IntentMove{Staged: file, Map: name})
-		}
-	}
-	for _, name := range c.entry.Maps() {
-		if !slices.Contains(rec.Maps, name) {
-			e.DropMaps = append(e.DropMaps, name)
-		}
-	}
-	rec.Digest, rec.Generation = c.digest, s.Plans.Generation()
-	rec.OnError, rec.Teardown, rec.Scope = c.plan.OnError, c.plan.Teardown, c.plan.Scope
-	file, err := st.PinRecord(rec)
-	if err != nil {
-		return e, err
-	}
-	e.Moves = append(e.Moves, pin.IntentMove{Staged: file, Record: true})
 	return e, nil
 }
 

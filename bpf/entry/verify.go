@@ -281,15 +281,22 @@ func (s *Session) reopenNetns(place pin.Place, rec *pin.Record) (*target.Netns, 
 			paths = append(paths, s.netnsPaths(m)...)
 		}
 	}
+	var unclear error // an error is not an end
 	for _, path := range paths {
 		ns, err := target.OpenNetns(path)
 		if err != nil {
+			if unclear == nil && !errors.Is(err, target.ErrGone) && !errors.Is(err, target.ErrMismatch) {
+				unclear = err
+			}
 			continue // the next one may lead there
 		}
 		if ns.Cookie == rec.Netns.Cookie {
 			return ns, nil
 		}
 		s.warn(ns.Close())
+	}
+	if unclear != nil {
+		return nil, unclear
 	}
 	return nil, fmt.Errorf("network namespace %s: %w", rec.Netns.Path, target.ErrGone)
 }

@@ -5,11 +5,13 @@ package pin
 import (
 	"errors"
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/cilium/ebpf"
 
 	"github.com/linkpin/linkpin/bpf/bpftest"
+	"github.com/linkpin/linkpin/specs/fault"
 )
 
 // An intent is found by whoever comes, belongs to its maker while that lives, is never
@@ -123,5 +125,41 @@ func TestNoIntent(t *testing.T) {
 	}
 	if err := r.RemoveStaging(names[0]); err != nil {
 		t.Error(err)
+	}
+}
+
+// An intent that this linkpin can't read is said to be one, with what to do about it, and
+// which entries it is about as far as that can be told.
+func TestIntentOfAnotherVersion(t *testing.T) {
+	r, err := Create(Options{Path: bpftest.TempBPFFS(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	for text, entries := range map[string]int{
+		`{"version": 99, "policy": "p", "entries": [{"place": "x"}]}`: 1,
+		`{"version": 1, "entries": 7}`:                                0,
+		`nonsense`:                                                    0,
+	} {
+		st, err := r.Stage()
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := newFrozen(intentName, []byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := st.pinFile(intentFile, m); err != nil {
+			t.Fatal(err)
+		}
+		m.Close()
+		in, _, err := r.ReadIntent(st.name)
+		var f *fault.Error
+		if !errors.As(err, &f) || !errors.Is(err, ErrDamaged) || !strings.Contains(f.Remedy, "rm -r "+r.Path()+"/staging/"+st.name) || len(in.Entries) != entries {
+			t.Errorf("%s: %v, %+v", text, err, in)
+		}
+		if err := st.Discard(); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

@@ -58,7 +58,7 @@ func ParseRetired(name string) (Retired, error) {
 		return Retired{}, nameError(name)
 	}
 	out := Retired{Time: time.Unix(int64(sec), 0).UTC(), Reason: unescapeOr(rest[:end])}
-	if _, out.Target, err = cutTarget(rest[end:]); err != nil {
+	if out.Target, err = cutTarget(rest[end:]); err != nil {
 		return Retired{}, nameError(name)
 	}
 	return out, nil

@@ -30,26 +30,26 @@ func (t Target) suffix() string {
 	return ""
 }
 
-// cutTarget takes the target off the end of a name. The error is ErrName.
-func cutTarget(name string) (before string, t Target, err error) {
-	before, text, ok := strings.Cut(name, "_")
+// cutTarget reads the target at the end of a name. The error is ErrName.
+func cutTarget(name string) (t Target, err error) {
+	_, text, ok := strings.Cut(name, "_")
 	if !ok {
-		return name, t, nil
+		return t, nil
 	}
 	into := &t.Cgroup
 	if number, netns := strings.CutPrefix(text, "n"); netns {
 		text, into = number, &t.Netns
 	}
 	if *into, err = strconv.ParseUint(text, 10, 64); err != nil {
-		return "", Target{}, nameError(name)
+		return Target{}, nameError(name)
 	}
-	return before, t, nil
+	return t, nil
 }
 
 // StagingTarget returns what the links in a staging directory are on. The zero Target
 // stands for a name that does not say it.
 func StagingTarget(name string) Target {
-	_, t, err := cutTarget(name)
+	t, err := cutTarget(name)
 	if err != nil {
 		return Target{}
 	}

@@ -11,10 +11,10 @@ import (
 
 // bound is by how many system calls an invocation may be dearer on a full node than on
 // an empty one. It sweeps two (bpf/entry, sweepSize) of each of five kinds, which are not
-// there on an empty node. Opening one, reading its record and asking the kernel about it
-// and about its target takes at most eight calls; taking away an abandoned directory, a
-// few more. What was opened once for each of a kind would cost 100 calls at least.
-const bound = 2 * 5 * 8
+// there on an empty node: opening one, reading its record and asking the kernel about it
+// and about its target takes ten calls at most. What is opened and locked once for each of
+// a kind costs more, and so does what is read for each of a quarter of them.
+const bound = 2 * 5 * 10
 
 // Hook and plugin cost what they cost on an empty node, however many containers,
 // sandboxes, draining entries and staging directories there are.

@@ -29,13 +29,14 @@ type unitOutput struct {
 	Policy     string        `json:"policy"`
 	Containers []string      `json:"containers"` // IDs; empty where only an interface or a pod's cgroup has the policy
 	Sandbox    string        `json:"sandbox,omitempty"`
-	Outcome    entry.Outcome `json:"outcome"` // updated, would-update, current, refused, unselected or ended
+	Outcome    entry.Outcome `json:"outcome"` // updated, would-update, current, refused, unfinished, unselected or ended
 	From       string        `json:"from"`    // digest of what is attached
 	To         string        `json:"to"`      // digest of what is applied
 	Swapped    int           `json:"swapped"` // links that got another program
 	Added      int           `json:"added"`
 	Removed    int           `json:"removed"`
 	Migrated   []string      `json:"migrated"` // maps that were made anew and took over what the old ones held
+	Dropped    []string      `json:"dropped"`  // maps that the new version does not have: what they held is gone
 	Error      string        `json:"error,omitempty"`
 }
 
@@ -54,7 +55,9 @@ Maps whose layout is the same are kept with all that they hold. A map whose size
 fields have changed, or whose entries the policy has changed, is made anew and takes over what the
 programs have written, entry by entry; what they write to such a map in the
 moment of the change is lost. Where that can't be done, the container has to be restarted,
-and so it has for another program in a netfilter or tracing link.
+and so it has for another program in a netfilter or tracing link. Variables are carried over
+by name; one that still has the value that it was loaded with gets that of the new version.
+A map that the new version does not have is dropped, with what it holds.
 
 After an upgrade of linkpin run ` + "`linkpin policy apply`" + ` first: what is applied holds the
 built-in programs that were current when it was applied.
@@ -62,7 +65,10 @@ built-in programs that were current when it was applied.
 Which containers a policy chooses is not considered anew: nobody gets or loses a policy. A
 container that the applied version would not choose stays as it is.
 
-Exit code: 0 if nothing was refused, 1 if something was.`,
+An update that could not be brought to its end is "unfinished": ` + "`linkpin gc`" + `, or any other
+command that comes across it, finishes it.
+
+Exit code: 0 if nothing was refused or left unfinished, 1 if something was.`,
 		Args: cobra.ArbitraryArgs,
 	}
 	cmd.Flags().BoolVar(&all, "all", false, "all policies")
@@ -178,7 +184,7 @@ func only(s *entry.Session, names []string) (func(entry.Item) bool, error) {
 func describeUnit(u *entry.UnitUpdate) unitOutput {
 	out := unitOutput{
 		Policy: u.Policy, Containers: []string{}, Outcome: u.Outcome, From: u.From, To: u.To,
-		Swapped: u.Swapped, Added: u.Added, Removed: u.Removed, Migrated: append([]string{}, u.Migrated...),
+		Swapped: u.Swapped, Added: u.Added, Removed: u.Removed, Migrated: append([]string{}, u.Migrated...), Dropped: append([]string{}, u.Dropped...),
 	}
 	for _, it := range u.Items {
 		owner, ok := it.Place.Owner()
@@ -197,7 +203,9 @@ func describeUnit(u *entry.UnitUpdate) unitOutput {
 }
 
 func (a *app) printUpdates(out updateOutput, units []entry.UnitUpdate) error {
-	refused := slices.ContainsFunc(out.Updates, func(u unitOutput) bool { return u.Outcome == entry.OutcomeRefused })
+	refused := slices.ContainsFunc(out.Updates, func(u unitOutput) bool {
+		return u.Outcome == entry.OutcomeRefused || u.Outcome == entry.OutcomeUnfinished
+	})
 	var err error
 	if a.json {
 		err = a.printJSON(out)
@@ -214,8 +222,8 @@ func (a *app) printUpdateTable(out updateOutput, units []entry.UnitUpdate) error
 	t := a.table("CONTAINER", "POLICY", "OUTCOME", "LINKS", "DETAIL")
 	for i, u := range out.Updates {
 		detail := u.Error
-		if detail == "" && len(u.Migrated) > 0 {
-			detail = "carried over: " + strings.Join(u.Migrated, ", ")
+		if detail == "" {
+			detail = mapsText(u)
 		}
 		links := ""
 		if u.Outcome == entry.OutcomeUpdated || u.Outcome == entry.OutcomeWouldUpdate {
@@ -236,6 +244,18 @@ func linksText(u unitOutput) string {
 		text += fmt.Sprintf(", %d gone", u.Removed)
 	}
 	return text
+}
+
+// mapsText says which maps were not kept.
+func mapsText(u unitOutput) string {
+	var parts []string
+	if len(u.Migrated) > 0 {
+		parts = append(parts, "carried over: "+strings.Join(u.Migrated, ", "))
+	}
+	if len(u.Dropped) > 0 {
+		parts = append(parts, "dropped: "+strings.Join(u.Dropped, ", "))
+	}
+	return strings.Join(parts, "; ")
 }
 
 // unitLabel names a unit for people: its containers, or else its sandbox.

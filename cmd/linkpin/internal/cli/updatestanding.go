@@ -3,8 +3,11 @@
 package cli
 
 import (
+	"sync"
+
 	"github.com/linkpin/linkpin/bpf/entry"
 	"github.com/linkpin/linkpin/specs/applied"
+	"github.com/linkpin/linkpin/specs/fault"
 )
 
 // standings says of entries whether the applied set has another version of their
@@ -35,22 +38,47 @@ func standingText(e entryOutput) string {
 	return ""
 }
 
-// inUse tells which applied sets entries were made from: `linkpin update` compares with
-// the version that runs, and `verify --repair` may have to load it again. Where there is
-// nothing to be seen, none is.
+// inUse tells which applied sets entries were made from, and unfinished updates will
+// be: `linkpin update` compares with the version that runs, and `verify --repair` may
+// have to load it again. Where that can't be told, all are. It looks when it is first
+// asked, which is when the new set is in effect already.
 func (a *app) inUse() func(generation string) bool {
-	used := map[string]bool{}
+	look := sync.OnceValues(func() (map[string]bool, bool) {
+		used, err := a.generations()
+		a.warn(err)
+		return used, err == nil
+	})
+	return func(generation string) bool {
+		used, known := look()
+		return !known || used[generation]
+	}
+}
+
+// generations lists the applied sets that what is attached was made from.
+func (a *app) generations() (map[string]bool, error) {
 	s, done, err := a.session()
 	if err != nil || s == nil {
-		return nil
+		return nil, err
 	}
 	defer done()
-	found, err := items(s)
-	a.warn(err)
-	for _, it := range found {
-		if it.Record != nil {
-			used[it.Record.Generation] = true
-		}
+	// Updates first: one that is finished meanwhile is in its records then.
+	pending, err := s.PendingGenerations()
+	if err != nil {
+		return nil, err
 	}
-	return func(generation string) bool { return used[generation] }
+	found, err := items(s)
+	if err != nil {
+		return nil, err
+	}
+	used := map[string]bool{}
+	for _, generation := range pending {
+		used[generation] = true
+	}
+	for _, it := range found {
+		if it.Record == nil {
+			return nil, fault.New(it.Place.String(), it.Err, "see `linkpin verify`")
+		}
+		used[it.Record.Generation] = true
+	}
+	return used, nil
 }

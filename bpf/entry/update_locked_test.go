@@ -249,7 +249,7 @@ func TestUpdateWhereTheEndCantBeTold(t *testing.T) {
 			ns := *rec.Netns
 			ns.Path = loop
 			rec.Netns = &ns
-			members, err := f.Root.Members(pin.Key(rec.Sandbox))
+			members, err := f.Root.Members(rec.Sandbox)
 			if err != nil {
 				t.Fatal(err)
 			}

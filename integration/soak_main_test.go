@@ -440,7 +440,7 @@ func (c *soaked) empty(cgroup string) error {
 		if errors.Is(err, os.ErrNotExist) {
 			return nil
 		}
-		for _, pid := range strings.Fields(string(procs)) {
+		for pid := range strings.FieldsSeq(string(procs)) {
 			if n, err := strconv.Atoi(pid); err == nil {
 				_ = unix.Kill(n, unix.SIGKILL) // it may have ended
 			}
@@ -480,7 +480,7 @@ func waitDescendant(pid int, name string) int {
 func descendant(pid int, name string) int {
 	for _, dir := range glob(fmt.Sprintf("/proc/%d/task/*/children", pid)) {
 		data, _ := os.ReadFile(dir) // gone: no children
-		for _, field := range strings.Fields(string(data)) {
+		for field := range strings.FieldsSeq(string(data)) {
 			child, err := strconv.Atoi(field)
 			if err != nil {
 				continue

@@ -33,7 +33,7 @@ func CgroupRemoved(r Roots, pid int, path string, id uint64) (bool, error) {
 	return !exists && err == nil, err
 }
 
-// fileidKernfs is FILEID_KERNFS of include/linux/exportfs.h: the handle is the 64-bit id
+// fileidKernfs is FILEID_KERNFS in the kernel's list of file handles: the handle is the 64-bit id
 // (kernel 5.5; kernfs_encode_fh in fs/kernfs/mount.c).
 const fileidKernfs = 0xfe
 

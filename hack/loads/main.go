@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command loads loads the smallest eBPF program there is, and ends. hack/test asks it
+// Command loads asks the kernel for the smallest eBPF program there is, and ends. hack/test asks it
 // whether the kernel that it runs on can still do that.
 package main
 

@@ -58,7 +58,7 @@ struct {
 	__uint(value_size, 8);
 } untyped SEC(".maps");
 
-__u64 x, y;
+__u64 x = 0, y = 0; // not tentative: they stay in this order
 __u32 tuned = START;
 __u32 touched = START;
 __u32 steady = 5;
@@ -84,19 +84,15 @@ int maps(struct __sk_buff *skb)
 SEC("cgroup_skb/egress")
 int below(struct __sk_buff *skb)
 {
-	return look();
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&SECOND, &zero) && look();
 }
 
 SEC("cgroup_skb/egress")
 int variable(struct __sk_buff *skb)
 {
 	return VARIABLE & 1;
-}
-
-SEC("cgroup_skb/egress")
-int steadily(struct __sk_buff *skb)
-{
-	return y & 1;
 }
 
 SEC("cgroup_skb/egress")

@@ -132,8 +132,14 @@ func (v *view) judge(k *known, findings []entry.Finding) {
 		if _, still := now[key]; still {
 			continue
 		}
-		delete(k.told, key)
-		if f.Problem != entry.ProblemEnded && !replaced(key, now) {
+		_, ended := now[finding{problem: entry.ProblemEnded}]
+		switch {
+		case ended || f.Problem == entry.ProblemEnded:
+			delete(k.told, key)
+		case replaced(key, now):
+			// It stays told until that is: a repair that is under way looks like it.
+		default:
+			delete(k.told, key)
 			v.entryEvent(k, Event{Kind: Repaired, Program: f.Program, Problem: f.Problem, Detail: "no longer so: " + f.Detail})
 		}
 	}
@@ -168,7 +174,7 @@ func worthTelling(f entry.Finding) (finding, bool) {
 // nothing has been repaired.
 func replaced(key finding, now map[finding]entry.Finding) bool {
 	for other := range now {
-		if other.problem == entry.ProblemEnded || other.program == key.program && other.path == key.path && other.problem.Drift() {
+		if other.program == key.program && other.path == key.path && other.problem.Drift() {
 			return true
 		}
 	}
@@ -232,6 +238,11 @@ func (v *view) lookAgainAt(k *known, now time.Time) {
 			continue
 		}
 		delete(k.suspects, key)
+		if key.problem.Drift() {
+			maps.DeleteFunc(k.told, func(old finding, _ entry.Finding) bool {
+				return old.problem.Drift() && old.program == key.program && old.path == key.path
+			})
+		}
 		k.told[key] = s.Finding
 		v.tell(k, s.Finding)
 	}

@@ -52,7 +52,7 @@ func TestTurnsOfMany(t *testing.T) {
 	}
 	suspects := 0
 	for _, k := range w.entries {
-		suspects += len(k.suspects)
+		suspects += len(k.suspects) + len(k.told)
 	}
 	if suspects != 4 {
 		t.Errorf("%d of 4 are found", suspects)

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -29,6 +30,7 @@ const (
 	nlaTypeMask    = 0x3fff
 	hookDumpTries  = 8
 	sizeofNfgenmsg = 4
+	dumpTimeout    = 5 // seconds: the kernel answers at once
 )
 
 // NetfilterProgram is a program that stands at a hook of netfilter.
@@ -52,7 +54,7 @@ func NetfilterPrograms(n *target.Netns, nf *specs.Netfilter) ([]NetfilterProgram
 			req.AddData(&nl.Nfgenmsg{NfgenFamily: uint8(opts.ProtocolFamily), Version: nl.NFNETLINK_V0})
 			hook := binary.BigEndian.AppendUint32(nil, uint32(opts.Hook))
 			req.AddData(nl.NewRtAttr(attrHookNum, hook))
-			msgs, err = req.Execute(unix.NETLINK_NETFILTER, 0)
+			msgs, err = dump(req)
 			if !errors.Is(err, nl.ErrDumpInterrupted) {
 				return err
 			}
@@ -77,6 +79,44 @@ func NetfilterPrograms(n *target.Netns, nf *specs.Netfilter) ([]NetfilterProgram
 		}
 	}
 	return programs, nil
+}
+
+// dump sends a request to the kernel and returns the answers. The library's own way leaves out
+// those that are not addressed to the sender's port, and nfnetlink_hook says 0 there.
+func dump(req *nl.NetlinkRequest) (msgs [][]byte, err error) {
+	s, err := nl.Subscribe(unix.NETLINK_NETFILTER)
+	if err != nil {
+		return nil, err
+	}
+	defer s.Close()
+	if err := s.SetReceiveTimeout(&unix.Timeval{Sec: dumpTimeout}); err != nil {
+		return nil, err
+	}
+	if err := s.Send(req); err != nil {
+		return nil, err
+	}
+	for {
+		got, from, err := s.Receive()
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range got {
+			switch {
+			case from.Pid != 0 || m.Header.Seq != req.Seq: // not the kernel, or not about this
+			case m.Header.Flags&unix.NLM_F_DUMP_INTR != 0:
+				return nil, nl.ErrDumpInterrupted
+			case m.Header.Type == unix.NLMSG_DONE, m.Header.Type == unix.NLMSG_ERROR:
+				if len(m.Data) >= 4 {
+					if code := int32(binary.NativeEndian.Uint32(m.Data)); code < 0 {
+						return nil, unix.Errno(-code)
+					}
+				}
+				return msgs, nil
+			default:
+				msgs = append(msgs, slices.Clone(m.Data))
+			}
+		}
+	}
 }
 
 // parseNetfilterHook reads one answer; ok is false for a hook that is no program.

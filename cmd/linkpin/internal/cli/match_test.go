@@ -72,7 +72,7 @@ func TestVerdict(t *testing.T) {
 	severed := findingOutput{Problem: entry.ProblemSevered, Drift: true}
 	repaired := findingOutput{Problem: entry.ProblemSevered, Drift: true, Repaired: "new link"}
 	ended := findingOutput{Problem: entry.ProblemEnded}
-	unknown := findingOutput{Problem: entry.ProblemUnknown}
+	unknown := findingOutput{Problem: entry.ProblemUnknown, Level: entry.LevelUnknown}
 	for _, test := range []struct {
 		out  verifyOutput
 		want int

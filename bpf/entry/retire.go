@@ -40,13 +40,14 @@ func (s *Session) retire(p pin.Place, reason string) error {
 	return s.capRetired()
 }
 
-// retiredTarget returns what the links of an entry are on, for its name in retired/.
+// retiredTarget returns what the links of an entry are on, for its name in retired/. What
+// the hook has attached to an interface has the container's cgroup in its record, too.
 func retiredTarget(p pin.Place, rec *pin.Record) pin.Target {
-	switch {
+	switch kind := p.Kind(); {
+	case (kind == pin.InterfacePlace || kind == pin.HookInterfacePlace || kind == pin.NetnsPlace) && rec.Netns != nil:
+		return pin.Target{Netns: rec.Netns.Cookie}
 	case rec.Cgroup != nil:
 		return pin.Target{Cgroup: rec.Cgroup.ID}
-	case p.Kind() != pin.ContainerPlace && rec.Netns != nil:
-		return pin.Target{Netns: rec.Netns.Cookie}
 	}
 	return pin.Target{}
 }

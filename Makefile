@@ -77,11 +77,7 @@ test: root go ## everything, with real runtimes and the race detector (root)
 	@hack/deps test
 	@echo "==> go mod download"
 	"$(GO)" mod download
-	@echo "==> all packages, in their own mount and network namespaces"
-	@# GOPROXY: the namespace has no network, modules come from the cache alone. GORACE:
-	@# no second of waiting at the end of every program. -count: what is on the machine
-	@# counts, too, and Go's test cache does not know it.
-	GOPROXY=off GORACE=atexit_sleep_ms=0 CGO_ENABLED=1 hack/ns "$(GO)" test -race -count=1 -timeout 20m $(TESTFLAGS) ./...
+	hack/test $(TESTFLAGS)
 
 .PHONY: test-fast
 test-fast: root go ## what needs no container runtime, without the race detector (root)

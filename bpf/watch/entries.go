@@ -114,10 +114,10 @@ func (v *view) look(d depth) error {
 
 // list returns the places of all entries. Where the kernel has announced nothing since
 // the last time there can't be others, unless somebody has made them in another way:
-// then they are found a little later.
+// then they are found a little later. Where there are few, they are listed each time.
 func (v *view) list() (places []pin.Place, listed bool, err error) {
 	v.hear()
-	if v.started && !v.heard.files && !v.before.files && v.now.wall.Sub(v.listedAt) < verifyRound {
+	if v.started && len(v.entries) > fewEntries && !v.heard.files && !v.before.files && v.now.wall.Sub(v.listedAt) < verifyRound {
 		return slices.Collect(maps.Keys(v.entries)), false, nil
 	}
 	v.listedAt = v.now.wall

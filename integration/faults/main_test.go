@@ -14,7 +14,7 @@ import (
 
 var (
 	all     = flag.Bool("faults.all", false, "try every call, not a sample of them")
-	points  = flag.Int("faults.points", 20, "size of the sample of one stage, about")
+	points  = flag.Int("faults.points", 10, "size of the sample of one stage, about")
 	seed    = flag.Uint64("faults.seed", 0, "of the sample; 0: another one in each run")
 	onlyAt  = flag.Int("faults.call", 0, "try only this call, with every kind of fault; 0: all, or a sample")
 	workers = flag.Int("faults.workers", 4, "how many hosts work at once; most of their time is waiting for the kernel")

@@ -141,6 +141,11 @@ func chosenStages(t *testing.T) []*stage {
 	}
 	var chosen []*stage
 	for i := range stages {
+		// A gc that is stopped makes the others wait at a few calls: that takes too long for
+		// a sample. `make test-faults` tries them all.
+		if *only == "" && !*all && slices.Equal(stages[i].kinds, stopped) {
+			continue
+		}
 		if pattern.MatchString(stages[i].name) {
 			chosen = append(chosen, &stages[i])
 		}

@@ -24,8 +24,8 @@ const (
 )
 
 // sweepPause is how long Lock waits before it asks whether what it waits for could be
-// swept.
-const sweepPause = 100 * time.Millisecond
+// swept. Not often: while somebody sweeps, nobody else gets the lock.
+const sweepPause = time.Second
 
 // Lock is the exclusive right to change one owner, among processes and among
 // goroutines; from TrySweep it is the right to take away what has ended, which several

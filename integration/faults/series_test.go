@@ -141,8 +141,8 @@ func chosenStages(t *testing.T) []*stage {
 	}
 	var chosen []*stage
 	for i := range stages {
-		// A gc that is stopped makes the others wait at a few calls: that takes too long for
-		// a sample. `make test-faults` tries them all.
+		// Not in the sample: a gc that is stopped at some of its calls still makes others wait
+		// (docs/ARCHITECTURE.md, "Sweeping"), and fails them. `make test-faults` shows which.
 		if *only == "" && !*all && slices.Equal(stages[i].kinds, stopped) {
 			continue
 		}
